@@ -17,16 +17,15 @@ from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.published import ENCODER_NAME
-from components.artifacts import SOURCES, list_files, write_metrics
-from components.data_manifest import manifest_from_hyperparameters
+from components.artifacts import SOURCES, write_metrics
 from components.examples import ExampleComponents
 from components.publishing import find_published
 from components.trainers import workers
-from components.trainers.attempts import CHECKPOINTS_DIR, checkpoint_dir, hash_models
+from components.trainers.arguments import folders_of, shards_of
+from components.trainers.attempts import CHECKPOINTS_DIR
 from components.trainers.training_log import LOGGER_NAME, log_steps
 from models.config import PretrainConfig
 from models.pretrain import run_pretraining
-from models.training.scaffold import Folders, Shards
 
 RUN_FN = "components.trainers.pretrain.run_fn"
 PUBLISHED_DIR = "published_dir"
@@ -96,16 +95,8 @@ def run_fn(fn_args: FnArgs) -> None:
     start = None if last is None else str(last)
     metrics = run_pretraining(
         config,
-        Shards(
-            manifest=manifest_from_hyperparameters(fn_args.hyperparameters),
-            train=tuple(list_files(fn_args.train_files)),
-            eval=tuple(list_files(fn_args.eval_files)),
-        ),
-        Folders(
-            output=fn_args.serving_model_dir,
-            logs=fn_args.model_run_dir,
-            checkpoints=checkpoint_dir(fn_args, "pretrain", hash_models(start)),
-        ),
+        shards_of(fn_args),
+        folders_of(fn_args, "pretrain", start),
         warm_start_dir=start,
         on_step=log_steps("pretrain"),
     )

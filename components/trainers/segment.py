@@ -17,22 +17,19 @@ from tfx.proto.trainer_pb2 import EvalArgs, TrainArgs
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.fingerprint import source_fingerprint
 from beam_jobs.contracts.published import read_card
-from components.artifacts import SOURCES, list_files, write_metrics
-from components.data_manifest import manifest_from_hyperparameters
+from components.artifacts import SOURCES, write_metrics
 from components.examples import ExampleComponents
 from components.trainers import workers
+from components.trainers.arguments import folders_of, shards_of
 from components.trainers.attempts import (
     CHECKPOINTS_DIR,
     ENCODERS,
-    checkpoint_dir,
     hash_encoders,
-    hash_models,
 )
 from components.trainers.training_log import log_steps
 from models.published.export import DISTILLATION
 from models.segment import SegmenterSources, run_segmentation
 from models.segment_config import SegmentConfig
-from models.training.scaffold import Folders, Shards
 
 RUN_FN = "components.trainers.segment.run_fn"
 
@@ -94,16 +91,8 @@ def run_fn(fn_args: FnArgs) -> None:
     is_student = base_model is not None and read_card(base_model)["task"] == DISTILLATION
     metrics = run_segmentation(
         config,
-        Shards(
-            manifest=manifest_from_hyperparameters(fn_args.hyperparameters),
-            train=tuple(list_files(fn_args.train_files)),
-            eval=tuple(list_files(fn_args.eval_files)),
-        ),
-        Folders(
-            output=fn_args.serving_model_dir,
-            logs=fn_args.model_run_dir,
-            checkpoints=checkpoint_dir(fn_args, name, hash_models(base_model)),
-        ),
+        shards_of(fn_args),
+        folders_of(fn_args, name, base_model),
         sources=SegmenterSources(
             encoder=None if is_student else base_model,
             student=base_model if is_student else None,

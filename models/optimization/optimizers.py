@@ -137,10 +137,11 @@ class Lars(keras.optimizers.Optimizer):
         trust: float = 1e-3,
         scalar_factor: float = 1.0,
         paces: Iterable[Sequence[float]] = (),
-        name: str = "lars",
+        **kwargs: Any,
     ) -> None:
+        kwargs.setdefault("name", "lars")
         # Keras' own `weight_decay` is decoupled; LARS adds the decay to the gradient.
-        super().__init__(learning_rate=learning_rate, name=name)
+        super().__init__(learning_rate=learning_rate, **kwargs)
         self.decay, self.momentum, self.trust, self.paces = decay, momentum, trust, Paces(paces)
         self.scalar_factor = scalar_factor
 

@@ -106,8 +106,8 @@ def _work_dir(config: RunConfig, node: str) -> Iterator[str]:
     if not is_remote(config.catalogs_dir):
         yield config.catalogs_dir
     elif runner.is_local(config.data.beam_options):
-        # What is built does not depend on where the scenes are: a pod that takes the
-        # place of another goes on with the patches that this one had cut.
+        # The place of the scenes does not change what is built. So a pod that takes the
+        # place of a killed one goes on with the patches that were cut.
         with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch:
             yield scratch
     else:

@@ -57,7 +57,7 @@ CONFIG = PretrainConfig(
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What is killed, and who starts it again.
+    """A worker that is killed, and the kind of object that starts it again.
 
     Attributes:
         num_workers: processes.

@@ -251,7 +251,7 @@ def _cpu_seconds(groups: Sequence[int]) -> float:
     for process in psutil.process_iter():
         try:
             if os.getpgid(process.pid) in groups:
-                # Of the process, and of those of its children that have ended.
+                # The four times are those of the process and of its ended children.
                 total += sum(process.cpu_times()[:4])
         except (psutil.Error, ProcessLookupError):
             continue
