@@ -8,6 +8,7 @@
 - `signatures`, `warmup`: functions behind the signatures; TF Serving's warm-up calls.
 - `card`: the model card, written last; `encoder_card`: that of an encoder, read.
 - `warm_start`: published weights as the start of another training.
+- `one_file`: a SavedModel as a single file, for object stores.
 - `tolerances`: how far answers may differ.
 - `parity`: compares the signatures with the Keras models.
 - `golden`: answers of the trained model; `canary` compares a served one with them, and

@@ -7,5 +7,5 @@
 - `retention`: removes versions that nobody needs.
 
 Input: a serving folder, on this machine or an object store. The Pusher and the verbs
-`rollback`, `history` and `gc` call it. Neither TensorFlow nor TFX is imported.
+`rollback`, `history` and `gc` call it. TensorFlow is imported for object stores only.
 """

@@ -1,20 +1,26 @@
 """Versions of a model on disk or an object store: write one whole, or not at all.
 
 TensorFlow Serving looks at every folder below a model whose name is a number, and
-begins to load it at once. So a version gets its number last:
+begins to load it at once. So a number appears with a model that loads, or not at all:
 
 - On a disk the copy has a hidden name in the same folder. Its files are flushed, then
   the folder is renamed, which happens at once.
 - An object store cannot rename, and writes one object at a time. The copy is uploaded
-  under a hidden name first. Then the store copies it to its number, which takes no
-  upload: first what a server loads, with `saved_model.pb` at its end, the model card
-  last of all. A process that is killed before `saved_model.pb` is there leaves a number
-  that nobody can load. The next one removes it. Servers of `serve-config` copy versions
-  that have a label from a store, so never this one.
+  under a hidden name first. The first object of the number is then the whole model in
+  one file: a `saved_model.pb` that holds the weights (`models.published.one_file`). The
+  store copies the other files beside it, which takes no upload. When all are there, the
+  model's own `saved_model.pb` replaces the first one. The model card comes last.
+- A removal from a store goes the same way back: the card, the model in one file, the
+  other files, and `saved_model.pb` at last.
+
+A process that is killed between may leave a number on a store that loads, but has no
+card. Nothing of ours takes it for a version. The next push removes it. It knows the
+number by the hidden folder `.pushing-<number>`, which is there before the first object
+of the number is written or removed, and goes after the last.
 
 A number is never used twice, not even that of a version which was removed, or of one
-that a killed push left half. TensorFlow Serving gives up a version that it could not
-load, and does not try it again while a folder of that number is there.
+that a killed push left. TensorFlow Serving gives up a version that it could not load,
+and does not try it again while a folder of that number is there.
 Source: `GetHighestAspiredNewServableId` in aspired_version_policy.cc, which takes only
 versions that were never tried.
 """
@@ -28,14 +34,17 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
-from beam_jobs.contracts import locations, published
+from beam_jobs.contracts import locations, object_store, published
 from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.fingerprint import tree_sha256
 from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.published import ASSETS_DIR, CARD_NAME
 
 HIDDEN = ".pushing-"
-"""Begins the name of a copy that is being written; no server takes it for a version."""
+"""Before a number, the name of its copy while the number is written or removed.
+
+No server takes it for a version.
+"""
 WITHDRAWN = ".withdrawn"
 """Folder of versions that were rolled back; no server looks into it."""
 RECORD = f"{ASSETS_DIR}/publication.json"
@@ -44,13 +53,6 @@ GATE = f"{ASSETS_DIR}/gate.json"
 """File of a version: why the gate blessed it."""
 _GRAPH = "saved_model.pb"
 _CARD = f"{ASSETS_DIR}/{CARD_NAME}"
-_LOADED = ("variables/", "assets/", f"{ASSETS_DIR}/tf_serving_warmup_requests")
-"""Begin the paths of what a server loads besides the graph.
-
-A graph without variables loads without an error, and then answers none.
-Source: "The specified SavedModel has no variables" in
-tensorflow/cc/saved_model/loader.cc.
-"""
 _HIGHEST = "highest_version"
 
 
@@ -100,6 +102,7 @@ def push(model: str, model_dir: str, notes: Mapping[str, bytes] | None = None) -
         FileNotFoundError: there is no such model.
         OSError: the copy fails, e.g. since the disk is full; no version is visible
             then.
+        OneFileError: the model cannot be published on an object store.
     """
     base = locate(model_dir)
     base.mkdir(parents=True, exist_ok=True)
@@ -107,8 +110,10 @@ def push(model: str, model_dir: str, notes: Mapping[str, bytes] | None = None) -
     number = next_number(base)
     record = json.dumps({"sha256": tree_sha256(model)}) + "\n"
     added = {RECORD: record.encode(), **(notes or {})}
-    copy, target = base / f"{HIDDEN}{number}", base / str(number)
+    target = base / str(number)
+    copy = _hidden(target)
     try:
+        whole = b"" if isinstance(target, Path) else _in_one_file(model)
         copy_model(locate(model), copy, added)
         if isinstance(copy, Path):
             _flush(copy)
@@ -116,7 +121,7 @@ def push(model: str, model_dir: str, notes: Mapping[str, bytes] | None = None) -
             os.rename(copy, target)
             _flush_folder(copy.parent)
         else:
-            copy_model(copy, target)
+            _fill(target, copy, whole)
             locations.remove_tree(copy)
     except BaseException:
         with contextlib.suppress(Exception):
@@ -157,12 +162,7 @@ def _make_folder(file: Location) -> None:
 
 def _order(name: str) -> tuple[int, str]:
     """Return the place of a file among those that are copied."""
-    if name == RECORD:
-        # It tells later pushes that what they find is ours.
-        return 0, name
-    if name.startswith(_LOADED):
-        return 1, name
-    return {_GRAPH: 2, _CARD: 4}.get(name, 3), name
+    return {_GRAPH: 1, _CARD: 2}.get(name, 0), name
 
 
 def numbered(model_dir: str | os.PathLike[str]) -> list[tuple[int, Location]]:
@@ -202,13 +202,19 @@ def next_number(model_dir: str | os.PathLike[str]) -> int:
 def forget(version: Location) -> None:
     """Remove a version for good; its number is not used again.
 
-    The files that make it visible go first, so no server loads a part of it.
+    No server sees a part of it that does not load.
     """
-    base, number = version.parent, int(version.name)
-    if base.name == WITHDRAWN:
-        base = base.parent
+    base = version.parent.parent if version.parent.name == WITHDRAWN else version.parent
     _use_up(base)
-    _hide(version, base / f"{HIDDEN}{number}-removed")
+    if version.parent.name == WITHDRAWN:
+        _remove_aside(version)
+    elif isinstance(version, Path):
+        os.rename(version, _hidden(version))
+        locations.remove_tree(_hidden(version))
+    else:
+        _mark(version)
+        _clear(version)
+        locations.remove_tree(_hidden(version))
 
 
 def withdraw(version: Location) -> Location:
@@ -222,7 +228,9 @@ def withdraw(version: Location) -> Location:
         os.rename(version, target)
     else:
         copy_model(version, target)
-        _hide(version, version.parent / f"{HIDDEN}{version.name}-withdrawn")
+        _mark(version)
+        _clear(version)
+        locations.remove_tree(_hidden(version))
     return target
 
 
@@ -232,25 +240,37 @@ def restore(version: Location) -> Location:
     if isinstance(version, Path):
         os.rename(version, target)
     else:
-        copy_model(version, target)
-        locations.remove_tree(version)
+        whole = _in_one_file(version)
+        _mark(target)
+        _fill(target, version, whole)
+        _remove_aside(version)
+        locations.remove_tree(_hidden(target))
     return target
 
 
 def remove_unfinished(model_dir: str | os.PathLike[str]) -> list[str]:
-    """Remove what killed pushes left; return the names.
+    """Remove what killed processes left of pushes and removals; return the names.
 
-    A numbered folder is unfinished when it has files of ours but no card. Its number is
-    not used again. Folders that somebody else put there stay.
+    On a store, a numbered folder is unfinished when it has no card, and its hidden
+    folder is there. Its number is not used again. Folders of others stay.
     """
     base = locate(model_dir)
     paths = list(base.iterdir()) if base.is_dir() else []
     hidden = [path for path in paths if path.name.startswith(HIDDEN)]
-    half = [path for path in paths if _is_unfinished(path)]
+    half: list[Location] = []
+    if hidden and not isinstance(base, Path):
+        object_store.abort_uploads(base)
+        names = {path.name.removeprefix(HIDDEN) for path in hidden}
+        marked = [path for path in paths if path.name in names]
+        half = [path for path in marked if not (path / _CARD).exists()]
+        for path in marked:
+            # A version that was moved is there twice when the process died.
+            if path not in half:
+                _remove_aside(base / WITHDRAWN / path.name)
     if half:
         _use_up(base)
     for path in half:
-        _hide(path, path)
+        _clear(path)
     for path in hidden:
         locations.remove_tree(path)
     return sorted(path.name for path in (*half, *hidden))
@@ -269,32 +289,71 @@ def model_sha256(version: Location) -> str:
     return tree_sha256(str(version))
 
 
-def _is_unfinished(path: Location) -> bool:
-    if published.version_number(path.name) is None or isinstance(path, Path):
-        return False
-    return not (path / _CARD).exists() and (path / RECORD).exists()
-
-
 def _use_up(base: Location) -> None:
     """Note all numbers that there are, before some are removed."""
     with locations.staged(base / f".{_HIGHEST}") as file:
         file.write_text(f"{next_number(base) - 1}\n")
 
 
-def _hide(version: Location, hidden: Location) -> None:
-    """Remove a version, which nobody of ours sees in part.
+def _hidden(version: Location) -> Location:
+    """Return the folder that is there while a number is written or removed."""
+    return version.parent / f"{HIDDEN}{version.name}"
+
+
+def _mark(version: Location) -> None:
+    """Write the hidden folder of a number, so that the next push knows the number."""
+    (_hidden(version) / "mark").write_text(f"{version.name}\n")
+
+
+def _in_one_file(model: str | os.PathLike[str]) -> bytes:
+    """Return a model as one file."""
+    # TensorFlow takes seconds to import, and disks do without it.
+    from models.published import one_file
+
+    return one_file.pack(model)
+
+
+def _fill(version: Location, source: Location, whole: bytes) -> None:
+    """Copy a model to a number of a store; at any time what is there loads.
 
     Args:
-        version: its folder.
-        hidden: name that the folder gets meanwhile, on a disk.
+        version: folder of the number; the hidden one must be there.
+        source: folder of the model, on the same store.
+        whole: the same model in one file.
     """
-    if isinstance(version, Path):
-        os.rename(version, hidden)
-        locations.remove_tree(hidden)
-        return
-    # What makes it visible goes first; the record goes last, so that a process that is
-    # killed leaves something that is known as ours.
-    for name in sorted(locations.list_tree(version), key=_order, reverse=True):
+    (version / _GRAPH).write_bytes(whole)
+    copy_model(source, version)
+
+
+def _clear(version: Location) -> None:
+    """Remove a number from a store; as long as something is there, it loads.
+
+    Args:
+        version: folder of the number; the hidden one must be there. If its model does
+            not load, the graph goes first, so that no server loads a part of it.
+    """
+    from models.published.one_file import OneFileError
+
+    try:
+        whole = _in_one_file(version)
+    except OneFileError:
+        whole = None
+    (version / _CARD).unlink(missing_ok=True)
+    if whole is None:
+        (version / _GRAPH).unlink(missing_ok=True)
+    else:
+        (version / _GRAPH).write_bytes(whole)
+    for name in sorted(locations.list_tree(version), key=_order):
+        (version / name).unlink()
+    locations.remove_tree(version)
+
+
+def _remove_aside(version: Location) -> None:
+    """Remove a version that was withdrawn, the card last.
+
+    A process that is killed leaves something that is listed, and removed again.
+    """
+    for name in sorted(locations.list_tree(version), key=_order):
         (version / name).unlink()
     locations.remove_tree(version)
 

@@ -2,16 +2,15 @@
 
 `python -m tests.benchmarks push_kills push_kills_on_store` kills 100 times on a disk
 and 20 times on a loopback S3 server. The kills are spread over the steps of a
-publication: each file that is copied, the removal of the hidden copy, the history and
-the labels. After each kill, what `stable` means must load and answer, and so must every
-complete version. Then the next process publishes a model, and nothing of the killed one
-may be left.
+publication: each file that is written or copied, the removal of the hidden copy, the
+history and the labels. After each kill, what `stable` means must load and answer, and
+so must each numbered folder. Then the next process publishes a model, and nothing of
+the killed one may be left.
 """
 
 from __future__ import annotations
 
 import collections
-import itertools
 import os
 import random
 import subprocess
@@ -39,9 +38,9 @@ from beam_jobs.contracts import object_store
 from models.publishing import labels, store
 from models.publishing.publication import Approval, publish
 
-def told(name, function):
+def told(name, function, position=None):
     def call(*arguments, **named):
-        target = os.fspath(arguments[-1]) if name == "copy" else ""
+        target = "" if position is None else os.fspath(arguments[position])
         what = f"{name} {target.removeprefix(sys.argv[1] + '/')}"
         print("began", what, time.monotonic(), flush=True)
         found = function(*arguments, **named)
@@ -50,7 +49,9 @@ def told(name, function):
     return call
 
 object_store.load_filesystem(sys.argv[1])
-store.locations.copy_file = told("copy", store.locations.copy_file)
+place = type(store.locate(sys.argv[1]))
+place.write_bytes = told("write", place.write_bytes, 0)
+store.locations.copy_file = told("copy", store.locations.copy_file, 1)
 store.locations.remove_tree = told("remove", store.locations.remove_tree)
 os.rename = told("rename", os.rename)
 labels.note = told("history", labels.note)
@@ -67,13 +68,11 @@ class _Left:
 
     Attributes:
         faults: what must not be.
-        half: numbered folders without a card.
-        not_loadable: those of them that hold no model that loads.
+        unlisted: numbered folders without a card.
     """
 
     faults: Sequence[str]
-    half: Sequence[str]
-    not_loadable: Sequence[str]
+    unlisted: Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +82,13 @@ class _Undisturbed:
     Attributes:
         num_steps: steps that it takes.
         push_seconds: from the first file of the second model to its label.
-        window_seconds: from the first file below its number until the graph is there.
-            0 on a disk, where one rename shows all.
+        unlisted_seconds: from the first file below its number to its card. 0 on a disk,
+            where one rename shows all.
     """
 
     num_steps: int
     push_seconds: float
-    window_seconds: float
+    unlisted_seconds: float
 
 
 def measure() -> dict[str, object]:
@@ -128,37 +127,37 @@ def _drill(
     from models.publishing.publication import Approval, is_in_service, publish
 
     object_store.load_filesystem(model_dir)
-    rng = random.Random(0)
+    seed = random.randrange(1000)
+    rng = random.Random(seed)
     whole = _undisturbed(model_dir, models, environment)
-    where = itertools.islice(itertools.cycle(range(whole.num_steps)), _NUM_KILLS[kind])
+    num_kills = _NUM_KILLS[kind]
     faults: list[str] = []
-    half: list[str] = []
-    not_loadable: list[str] = []
+    unlisted: list[str] = []
     fell: collections.Counter[str] = collections.Counter()
-    for step in where:
+    for kill in range(num_kills):
+        step = int((kill + rng.random()) * whole.num_steps / num_kills)
         pause = rng.uniform(0.0, _LONGEST_SECONDS[kind])
         fell[_kill(model_dir, models, step, pause, environment)] += 1
         left = _look(model_dir)
         faults += left.faults
-        half += left.half
-        not_loadable += left.not_loadable
+        unlisted += left.unlisted
         model = next(one for one in models if not is_in_service(one, model_dir))
         version = publish(model, model_dir, Approval(reason="after a kill"))
         if published.in_service(model_dir) != version:
             faults.append(f"{version} is not in service")
-        if _look(model_dir).half or any(
+        if _look(model_dir).unlisted or any(
             path.name.startswith(store.HIDDEN) for path in store.locate(model_dir).iterdir()
         ):
             faults.append(f"something is left beside {version}")
     return {
-        "num_kills": _NUM_KILLS[kind],
+        "seed": seed,
+        "num_kills": num_kills,
         "killed_at": dict(sorted(fell.items())),
         "last_version": int(version.name),
         "num_changes": len(labels.read_history(model_dir)),
-        "numbers_without_card": half,
-        "numbers_without_model": not_loadable,
+        "numbers_without_card": unlisted,
         "push_seconds": whole.push_seconds,
-        "window_seconds": whole.window_seconds,
+        "unlisted_seconds": whole.unlisted_seconds,
         "faults": faults,
     }
 
@@ -172,17 +171,11 @@ def _undisturbed(model_dir: str, models: list[str], environment: Mapping[str, st
         process.kill()
     labelled = [index for index, line in enumerate(lines) if line[:2] == ["ended", "labels"]]
     second = lines[labelled[0] + 1 :]
-    copies = [line for line in second if line[1] == "copy" and not line[2].startswith(".")]
-    window = 0.0
-    if copies:
-        (graph,) = (
-            line for line in copies if line[0] == "ended" and line[2].endswith("/saved_model.pb")
-        )
-        window = float(graph[-1]) - float(copies[0][-1])
+    below = [line for line in second if len(line) == 4 and not line[2].startswith(".")]
     return _Undisturbed(
         num_steps=sum(line[0] == "began" for line in lines),
         push_seconds=float(second[-1][-1]) - float(second[0][-1]),
-        window_seconds=window,
+        unlisted_seconds=float(below[-1][-1]) - float(below[0][-1]) if below else 0.0,
     )
 
 
@@ -221,7 +214,7 @@ def _publisher(
 
 
 def _look(model_dir: str) -> _Left:
-    """Load what is in service and the newest versions; find numbers without a model."""
+    """Load what is in service, the newest versions and all numbers that are no version."""
     from beam_jobs.contracts import published
     from models.publishing import store
 
@@ -230,16 +223,13 @@ def _look(model_dir: str) -> _Left:
     served = published.in_service(model_dir)
     if complete and served is None:
         faults.append("nothing is in service")
-    for version in {*complete[-2:], *([served] if served is not None else [])}:
+    known = {path.name for path in complete}
+    unlisted = [str(number) for number in store.numbers(model_dir) if str(number) not in known]
+    looked_at = {*complete[-2:], *([served] if served is not None else [])}
+    for version in (*looked_at, *(f"{model_dir}/{name}" for name in unlisted)):
         if not _loads(str(version)):
             faults.append(f"{version} does not load")
-    known = {path.name for path in complete}
-    half = [str(number) for number in store.numbers(model_dir) if str(number) not in known]
-    return _Left(
-        faults=faults,
-        half=half,
-        not_loadable=[name for name in half if not _loads(f"{model_dir}/{name}")],
-    )
+    return _Left(faults=faults, unlisted=unlisted)
 
 
 def _loads(version: str) -> bool:

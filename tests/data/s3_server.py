@@ -3,14 +3,19 @@
 The server is that of moto.
 """
 
+import base64
+import json
+import os
 import subprocess
 import sys
 import urllib.request
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 BUCKET = "terrapair-tests"
+_STATES = "/-states/"
+"""Begins the path of a request for what `states` returns."""
 
 
 @contextmanager
@@ -54,6 +59,51 @@ def new_folder(name: str) -> str:
     return f"s3://{BUCKET}/{name}-{uuid.uuid4().hex[:8]}"
 
 
+def states(folder: str | os.PathLike[str]) -> list[dict[str, bytes]]:
+    """Return what was in a folder after each request that changed it, the oldest first.
+
+    A state is path below the folder -> content. The first call begins the watch, and
+    returns nothing.
+    """
+    path = os.fspath(folder).removeprefix(f"s3://{BUCKET}/")
+    address = f"{os.environ['AWS_ENDPOINT_URL_S3']}{_STATES}{path}"
+    with urllib.request.urlopen(address, timeout=10) as answer:
+        seen = json.load(answer)
+    return [{name: base64.b64decode(content) for name, content in state.items()} for state in seen]
+
+
+def _watched(application: Callable) -> Callable:
+    """Return a WSGI application that keeps the states of the folders it was asked for."""
+    seen: dict[str, list[dict[str, str]]] = {}
+
+    def answer(environ: dict, start_response: Callable) -> list[bytes]:
+        folder = environ["PATH_INFO"].removeprefix(_STATES)
+        if folder != environ["PATH_INFO"]:
+            start_response("200 OK", [("Content-Type", "application/json")])
+            return [json.dumps(seen.setdefault(folder, [])).encode()]
+        body = list(application(environ, start_response))
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            for folder, known in seen.items():
+                state = _content(f"{folder}/")
+                if known[-1:] != [state]:
+                    known.append(state)
+        return body
+
+    return answer
+
+
+def _content(prefix: str) -> dict[str, str]:
+    """Return key without its prefix -> content in base64, of the server's objects."""
+    from moto.s3.models import s3_backends
+
+    (account,) = s3_backends.values()
+    return {
+        key.removeprefix(prefix): base64.b64encode(found.value).decode()
+        for key, found in account["aws"].buckets[BUCKET].keys.items()
+        if key.startswith(prefix)
+    }
+
+
 def _serve() -> None:
     import logging
 
@@ -62,6 +112,7 @@ def _serve() -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    server._server.app = _watched(server._server.app)
     print(":".join(map(str, server.get_host_and_port())), flush=True)
     sys.stdin.read()
 

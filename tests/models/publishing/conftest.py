@@ -1,4 +1,4 @@
-"""A small folder that looks like a SavedModel, and a second one."""
+"""Small models: folders that look like a SavedModel, and one that is a SavedModel."""
 
 import pytest
 
@@ -20,3 +20,21 @@ def make_model(tmp_path):
         return str(folder)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory):
+    """Return the folder of a SavedModel that multiplies by two."""
+    import tensorflow as tf
+
+    model = tf.Module()
+    model.factor = tf.Variable(2.0)
+    model.times = tf.function(
+        lambda number: {"product": model.factor * number},
+        input_signature=[tf.TensorSpec([], tf.float32, "number")],
+    )
+    folder = tmp_path_factory.mktemp("saved-model")
+    tf.saved_model.save(model, str(folder), {"serving_default": model.times})
+    (folder / "assets.extra").mkdir()
+    (folder / "assets.extra/model_card.json").write_text('{"inputs": {}}')
+    return str(folder)

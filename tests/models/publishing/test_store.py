@@ -1,12 +1,16 @@
 """Versions: numbers grow, and a version is there whole or not at all."""
 
-import json
+import collections
+import functools
+import itertools
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
+import s3_server
 
 from beam_jobs.contracts import published
 from beam_jobs.contracts.fingerprint import tree_sha256
@@ -111,81 +115,131 @@ def test_a_push_that_is_killed_anywhere_leaves_no_part_of_a_version(make_model, 
     assert published.versions(base)[-1] == left
 
 
-def test_a_store_shows_what_a_server_loads_first_and_the_card_last(
-    make_model, s3_folder, monkeypatch
-):
-    copied = []
-    real = store.locations.copy_file
-
-    def watched(source, target):
-        copied.append(os.fspath(target).removeprefix(f"{s3_folder}/flood/"))
-        real(source, target)
-
-    monkeypatch.setattr(store.locations, "copy_file", watched)
-    model = Path(make_model())
-    (model / "assets.extra" / "tf_serving_warmup_requests").write_text("requests")
-    version = store.push(str(model), f"{s3_folder}/flood", {store.GATE: b"{}"})
-    numbered = [name for name in copied if name.startswith("1/")]
-    # The numbered folder is filled from the store itself, when all is uploaded.
-    assert copied.index(numbered[0]) == len(copied) - len(numbered)
-    # A graph without variables would load, and answer nothing.
-    assert numbered[0] == f"1/{store.RECORD}"
-    assert numbered[1:] == [
-        "1/assets.extra/tf_serving_warmup_requests",
-        "1/variables/variables.data-00000-of-00001",
-        "1/saved_model.pb",
-        f"1/{store.GATE}",
-        "1/assets.extra/model_card.json",
-    ]
-    assert published.versions(f"{s3_folder}/flood") == [version]
+CARD = "assets.extra/model_card.json"
 
 
-def test_what_a_killed_push_left_on_a_store_is_removed(make_model, s3_folder):
+def numbers_in(state):
+    """Return number -> its files, in a state of a model's folder on a store."""
+    found = collections.defaultdict(dict)
+    for path, content in state.items():
+        name, _, below = path.partition("/")
+        if published.server_number(name) is not None:
+            found[int(name)][below] = content
+    return dict(found)
+
+
+def marked_in(state):
+    """Return the numbers that the next push looks at."""
+    return {int(path.split("/")[0].removeprefix(".pushing-")) for path in state if ".pu" in path}
+
+
+@functools.cache
+def loads(files):
+    """Return whether the model of these files loads, and multiplies by two."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files:
+            path = Path(folder, name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+        times = tf.saved_model.load(folder).signatures["serving_default"]
+        return float(times(number=tf.constant(3.0))["product"]) == 6.0
+
+
+def assert_numbers_load(states):
+    for state in states:
+        for files in numbers_in(state).values():
+            # No loader reads other files.
+            assert loads(
+                tuple(
+                    (name, content)
+                    for name, content in sorted(files.items())
+                    if name == "saved_model.pb" or name.startswith("variables/")
+                )
+            )
+
+
+@pytest.fixture(scope="module")
+def states(s3_environment, saved_model):
+    """What is on a store after each request while a version comes, goes and comes back."""
+    base = locate(f"{s3_server.new_folder('states')}/flood")
+    s3_server.states(base)
+    version = store.push(saved_model, str(base))
+    store.forget(store.restore(store.withdraw(version)))
+    return s3_server.states(base)
+
+
+def test_at_any_moment_each_number_on_a_store_loads(states, saved_model):
+    assert_numbers_load(states)
+    shown = [sorted(numbers_in(state)) for state in states]
+    assert [one for one, _ in itertools.groupby(shown)] == [[], [1], [], [1], []]
+    whole = set(list_tree(locate(saved_model))) | {store.RECORD}
+    for state in states:
+        for number, files in numbers_in(state).items():
+            # The card says that all is there. Without it, the next push looks at it.
+            assert set(files) == whole if CARD in files else number in marked_in(state)
+
+
+def test_what_a_process_that_was_killed_left_on_a_store_is_removed(states, s3_folder):
+    kinds = collections.defaultdict(list)
+    for state in states:
+        if marked_in(state):
+            cards = tuple(path for path in state if path.endswith(f"/{CARD}"))
+            kinds[cards, tuple(numbers_in(state))].append(state)
+    assert len(kinds) > 8
+    for position, kind in enumerate(kinds.values()):
+        state = kind[len(kind) // 2]
+        base = locate(f"{s3_folder}/{position}")
+        for path, content in state.items():
+            (base / path).write_bytes(content)
+        s3_server.states(base)
+        store.remove_unfinished(base)
+        seen = s3_server.states(base)
+        assert_numbers_load(seen)
+        complete = [number for number, files in numbers_in(state).items() if CARD in files]
+        assert store.numbers(base) == complete
+        assert not marked_in(seen[-1])
+        # What is no version, and what was moved, is not there a second time.
+        assert len(published.versions(base / store.WITHDRAWN)) <= 1 - len(complete)
+        if numbers_in(state) or published.versions(base / store.WITHDRAWN):
+            assert store.next_number(base) == 2
+
+
+def test_folders_of_others_on_a_store_stay(saved_model, s3_folder):
     base = locate(f"{s3_folder}/flood")
-    (base / "1" / store.RECORD).parent.mkdir(parents=True)
-    (base / "1" / store.RECORD).write_text(json.dumps({"sha256": "0"}))
-    # Not ours: somebody copies a model there by hand.
-    (base / "2" / "variables").mkdir(parents=True)
+    # Somebody copies a model there by hand.
     (base / "2" / "variables" / "index").write_text("x")
-    version = store.push(make_model(), f"{s3_folder}/flood")
+    # Ours, of a killed push; the graph is not what it was.
+    (base / "1" / "saved_model.pb").write_text("no graph")
+    (base / ".pushing-1" / "saved_model.pb").write_text("no graph")
+    version = store.push(saved_model, str(base))
     assert sorted(published.server_number(path.name) or 0 for path in base.iterdir()) == [0, 2, 3]
     assert published.versions(base) == [version]
 
 
-def test_the_number_of_a_version_left_half_on_a_store_is_not_used_again(make_model, s3_folder):
-    # A server that tried to load it does not try this number again.
-    base = locate(f"{s3_folder}/flood")
-    (base / "1" / store.RECORD).write_text(json.dumps({"sha256": "0"}))
-    assert store.remove_unfinished(base) == ["1"]
-    assert store.numbers(base) == []
-    assert store.push(make_model(), f"{s3_folder}/flood").name == "2"
+def test_a_model_that_is_no_single_file_is_refused_before_a_number_is_there(make_model, s3_folder):
+    # Not at the top: what is forked above would carry TensorFlow along.
+    from models.published.one_file import OneFileError
+
+    with pytest.raises(OneFileError, match=r"model-first: must load from one file .*: "):
+        store.push(make_model(), f"{s3_folder}/flood")
+    assert not locate(f"{s3_folder}/flood").is_dir()
 
 
-@pytest.mark.parametrize("num_removed", [0, 1, 2, 3])
-def test_a_removal_on_a_store_that_is_killed_is_finished_by_the_next_push(
-    make_model, s3_folder, monkeypatch, num_removed
-):
-    base = locate(f"{s3_folder}/flood")
-    model = make_model()
-    version = store.push(model, str(base))
-    left = [num_removed]
-    real = type(version).unlink
+def test_uploads_that_a_killed_push_began_are_aborted(saved_model, s3_folder):
+    import boto3
 
-    def unlink(path):
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        real(path)
-
-    monkeypatch.setattr(type(version), "unlink", unlink)
-    with pytest.raises(KeyboardInterrupt):
-        store.forget(version)
-    monkeypatch.undo()
-    # The card goes first, the graph after all that a server does not load.
-    assert (version / "assets.extra/model_card.json").exists() == (num_removed == 0)
-    assert (version / "saved_model.pb").exists() == (num_removed < 2)
-    assert store.push(model, str(base)).name == "2"
-    assert store.numbers(base) == ([1, 2] if num_removed == 0 else [2])
+    client = boto3.client("s3")
+    for model in ("flood", "floods"):
+        key = f"{s3_folder}/{model}/.pushing-1/weights".removeprefix(f"s3://{s3_server.BUCKET}/")
+        client.create_multipart_upload(Bucket=s3_server.BUCKET, Key=key)
+    (locate(f"{s3_folder}/flood") / ".pushing-1" / store.RECORD).write_text("{}")
+    store.push(saved_model, f"{s3_folder}/flood")
+    left = client.list_multipart_uploads(Bucket=s3_server.BUCKET)["Uploads"]
+    assert [one["Key"].split("/")[1] for one in left if s3_folder.split("/")[-1] in one["Key"]] == [
+        "floods"
+    ]
 
 
 def test_a_model_that_is_gone_makes_no_version(tmp_path):
