@@ -181,9 +181,8 @@ def abort_uploads(folder: str | os.PathLike[str]) -> int:
     text = os.fspath(folder)
     if not text.startswith("s3://"):
         return 0
-    # Beam brings it. Only now: the import takes a third of a second.
+    # Only now: the import takes a third of a second.
     import boto3
-    from botocore.exceptions import ClientError
 
     bucket, _, prefix = text.removeprefix("s3://").partition("/")
     client = boto3.client("s3")
@@ -197,7 +196,7 @@ def abort_uploads(folder: str | os.PathLike[str]) -> int:
                 Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"]
             )
             count += 1
-    except ClientError as error:
+    except client.exceptions.ClientError as error:
         logging.warning(
             "%s: what killed uploads left cannot be removed (%s): give this user the rights "
             "s3:ListBucketMultipartUploads and s3:AbortMultipartUpload, or the bucket a rule that "

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import s3_server
 
-from beam_jobs.contracts import published
+from beam_jobs.contracts import object_store, published
 from beam_jobs.contracts.fingerprint import tree_sha256
 from beam_jobs.contracts.locations import list_tree, locate
 from models.publishing import store
@@ -240,6 +240,15 @@ def test_uploads_that_a_killed_push_began_are_aborted(saved_model, s3_folder):
     assert [one["Key"].split("/")[1] for one in left if s3_folder.split("/")[-1] in one["Key"]] == [
         "floods"
     ]
+
+
+def test_a_push_goes_on_where_uploads_cannot_be_listed(s3_environment, caplog):
+    assert object_store.abort_uploads("s3://terrapair-no-such-bucket/flood") == 0
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        "s3://terrapair-no-such-bucket/flood: what killed uploads left cannot be removed "
+        "(NoSuchBucket): give this user the rights s3:ListBucketMultipartUploads and "
+    )
 
 
 def test_a_model_that_is_gone_makes_no_version(tmp_path):
