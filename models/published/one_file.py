@@ -79,10 +79,11 @@ def _set_weights(meta: tf.compat.v1.MetaGraphDef, saved_model_dir: str) -> None:
             tf.raw_ops.AssignVariableOp(resource=handle, value=tf.constant(value))
             for handle, value in zip(handles, values, strict=True)
         ]
-        before = meta.signature_def.pop(_INIT_SIGNATURE).outputs[_INIT_SIGNATURE].name
+        before = meta.signature_def[_INIT_SIGNATURE].outputs[_INIT_SIGNATURE].name
         with tf.control_dependencies([graph.as_graph_element(before), *assigned]):
             init = tf.no_op(name=_SET_WEIGHTS).name
         # As a signature, Python's loader would show it to callers.
+        del meta.signature_def[_INIT_SIGNATURE]
         meta.collection_def[_INIT_COLLECTION].node_list.value[:] = [init]
         # A loader that finds `variables.index` runs the operation that reads it, even
         # if the other files are not there yet.

@@ -161,7 +161,7 @@ def _make_folder(file: Location) -> None:
 
 
 def _order(name: str) -> tuple[int, str]:
-    """Return the place of a file among those that are copied."""
+    """Return the place of a file among those that are copied or removed."""
     return {_GRAPH: 1, _CARD: 2}.get(name, 0), name
 
 

@@ -192,7 +192,8 @@ def _kill(
                 raise RuntimeError("the publisher ended by itself")
         time.sleep(pause)
         process.kill()
-        seen += process.stdout.readlines()
+        # The kill may have cut the last line short.
+        seen += [line for line in process.stdout.readlines() if line.endswith("\n")]
     word, name, *target, _ = seen[-1].split()
     when = "in" if word == "began" else "after"
     if not target:

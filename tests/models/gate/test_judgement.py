@@ -52,16 +52,29 @@ def test_equal_answers_are_not_published_again(rng):
     assert not found.is_blessed
 
 
-def test_a_model_good_on_average_and_bad_on_one_event_is_refused(rng):
-    patches = np.arange(40 * 3)
-    is_bad = patches // 3 % 4 == 2
-    both = scored(rng, np.where(is_bad, 0.80, 0.99), 0.9, num_blocks=40, events=4)
+@pytest.mark.parametrize(
+    ("column", "bad", "good", "name"),
+    [
+        ("event", "storm", "spring", "event=storm"),
+        ("orbit_state", "descending", "ascending", "orbit_state=descending"),
+        ("lat", -35.0, 5.0, "latitude="),
+    ],
+)
+def test_a_model_good_on_average_and_bad_on_one_slice_is_refused(rng, column, bad, good, name):
+    is_bad = np.arange(40 * 3) // 3 % 4 == 2
+    both = scored(rng, np.where(is_bad, 0.80, 0.99), 0.9, num_blocks=40)
+    values = {column: np.where(is_bad, bad, good)}
+    both = Scored(
+        candidate=dataclasses.replace(both.candidate, **values),
+        champion=dataclasses.replace(both.champion, **values),
+    )
     whole = judge(both, GateConfig(guards={}), CHAMPION)
     assert whole.outcome == "blessed"
     guarded = judge(both, GateConfig(), CHAMPION)
     assert guarded.outcome == "refused"
-    assert len(guarded.reasons) == 1
-    assert guarded.reasons[0].startswith("event=event2: mean_iou")
+    (reason,) = guarded.reasons
+    assert reason.startswith(name)
+    assert ": mean_iou 0.6" in reason
     unguarded = judge(both, GateConfig(guards={"class": 0.05}), CHAMPION)
     assert unguarded.outcome == "blessed"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import make_segmenter
 import numpy as np
 import pytest
+import tensorflow as tf
 from repository import REPOSITORY
 
 from beam_jobs.contracts.locations import DamagedFileError
@@ -83,6 +84,26 @@ def test_another_shape_and_an_answer_without_number_are_faults(copy, change_to):
     change(copy, probabilities=change_to)
     (fault,) = canary.probe(str(copy)).faults
     assert fault.startswith("an answer is not finite, or has another shape")
+
+
+def test_an_answer_to_no_patch_is_a_fault(copy, tmp_path):
+    model = tf.Module()
+    model.inner = tf.saved_model.load(str(copy))
+    ask = model.inner.signatures["serving_default"]
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None, 2], tf.float32, "s1")])
+    def serve(s1):
+        answer = ask(s1=s1)["probabilities"]
+        return {
+            "probabilities": tf.cond(
+                tf.shape(s1)[0] > 0, lambda: answer, lambda: tf.ones([1, 8, 8, 2])
+            )
+        }
+
+    tf.saved_model.save(model, str(tmp_path / "eager"), {"serving_default": serve})
+    shutil.copytree(copy / "assets.extra", tmp_path / "eager" / "assets.extra")
+    (fault,) = set(canary.probe(str(tmp_path / "eager")).faults)
+    assert fault == "signature serving_default: probabilities has 1 answers to no patch"
 
 
 def test_a_missing_signature_and_missing_weights_are_faults(copy):
