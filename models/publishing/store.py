@@ -257,23 +257,23 @@ def remove_unfinished(model_dir: str | os.PathLike[str]) -> list[str]:
     base = locate(model_dir)
     paths = list(base.iterdir()) if base.is_dir() else []
     hidden = [path for path in paths if path.name.startswith(HIDDEN)]
-    half: list[Location] = []
+    unfinished: list[Location] = []
     if hidden and not isinstance(base, Path):
         object_store.abort_uploads(base)
         names = {path.name.removeprefix(HIDDEN) for path in hidden}
         marked = [path for path in paths if path.name in names]
-        half = [path for path in marked if not (path / _CARD).exists()]
+        unfinished = [path for path in marked if not (path / _CARD).exists()]
         for path in marked:
             # A version that was moved is there twice when the process died.
-            if path not in half:
+            if path not in unfinished:
                 _remove_aside(base / WITHDRAWN / path.name)
-    if half:
+    if unfinished:
         _use_up(base)
-    for path in half:
+    for path in unfinished:
         _clear(path)
     for path in hidden:
         locations.remove_tree(path)
-    return sorted(path.name for path in (*half, *hidden))
+    return sorted(path.name for path in (*unfinished, *hidden))
 
 
 def model_sha256(version: Location) -> str:

@@ -90,7 +90,7 @@ def run_whole(
         )
     check_place(place, is_written=True)
     check_preconditions(config)
-    # Not only at the next push: a server may try to load half a version until then.
+    # Not only at the next push: until then, a server may hold a version that is none.
     remove_unfinished(config)
     write_resolved(session, config)
     from pipeline.data_build import build_data

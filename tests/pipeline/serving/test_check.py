@@ -260,7 +260,7 @@ def test_requests_go_on_where_a_server_takes_the_largest_number(exported, tmp_pa
     steps = Steps(check=lambda _: None, follow=lambda: None, withdraw=True)
     with asking(followed, "") as client:
         client.enter("before")
-        # What a push to an object store leaves that was killed as it filled the number.
+        # Somebody copies a version by hand, and has not come far.
         (base / "3/assets.extra").mkdir(parents=True)
         followed.poll_folders()
         client.enter("half a version")
