@@ -51,6 +51,15 @@ def test_a_removed_number_is_not_used_again(make_model, tmp_path):
     assert [path.name for path in published.versions(base)] == ["1", "3"]
 
 
+def test_a_version_that_was_moved_aside_is_removed_and_its_number_is_not_used_again(
+    make_model, tmp_path
+):
+    version = store.withdraw(store.push(make_model(), str(tmp_path)))
+    store.forget(version)
+    assert not version.exists()
+    assert store.push(make_model(), str(tmp_path)).name == "2"
+
+
 def test_a_withdrawn_version_comes_back_and_keeps_its_number(make_model, tmp_path):
     base = tmp_path / "flood"
     version = store.push(make_model(), str(base))
@@ -161,16 +170,26 @@ def assert_numbers_load(states):
 
 
 @pytest.fixture(scope="module")
-def states(s3_environment, saved_model):
-    """What is on a store after each request while a version comes, goes and comes back."""
-    base = locate(f"{s3_server.new_folder('states')}/flood")
-    s3_server.states(base)
-    version = store.push(saved_model, str(base))
-    store.forget(store.restore(store.withdraw(version)))
-    return s3_server.states(base)
+def life(s3_environment, saved_model):
+    """Return a function, which is called in a test: a fixture cannot skip a machine.
+
+    It returns what is on a store after each request while a version comes, is moved
+    aside, comes back and is removed.
+    """
+
+    @functools.cache
+    def live():
+        base = locate(f"{s3_server.new_folder('states')}/flood")
+        s3_server.states(base)
+        version = store.push(saved_model, str(base))
+        store.forget(store.restore(store.withdraw(version)))
+        return s3_server.states(base)
+
+    return live
 
 
-def test_at_any_moment_each_number_on_a_store_loads(states, saved_model):
+def test_at_any_moment_each_number_on_a_store_loads(life, saved_model):
+    states = life()
     assert_numbers_load(states)
     shown = [sorted(numbers_in(state)) for state in states]
     assert [one for one, _ in itertools.groupby(shown)] == [[], [1], [], [1], []]
@@ -181,9 +200,9 @@ def test_at_any_moment_each_number_on_a_store_loads(states, saved_model):
             assert set(files) == whole if CARD in files else number in marked_in(state)
 
 
-def test_what_a_process_that_was_killed_left_on_a_store_is_removed(states, s3_folder):
+def test_what_a_process_that_was_killed_left_on_a_store_is_removed(life, s3_folder):
     kinds = collections.defaultdict(list)
-    for state in states:
+    for state in life():
         if marked_in(state):
             cards = tuple(path for path in state if path.endswith(f"/{CARD}"))
             kinds[cards, tuple(numbers_in(state))].append(state)
