@@ -221,7 +221,11 @@ def test_a_cluster_needs_java_and_says_so(engine, tmp_path):
 
 def test_flinks_cluster_restarts_jobs_and_keeps_slots_for_them():
     config = yaml.safe_load((DEPLOY / "flink" / "config.yaml").read_text())
-    assert config["restart-strategy"]["type"] == "fixed-delay"
+    strategy = config["restart-strategy"]
+    assert strategy["type"] == "fixed-delay"
+    # Otherwise a lost TaskManager costs several attempts: Flink sees it by heartbeats, in ms.
+    delay, unit = strategy["fixed-delay"]["delay"].split()
+    assert (unit, int(delay) * 1000 > 2 * config["heartbeat"]["interval"]) == ("s", True)
     options = runner.pipeline_options(1, [f"@{DEPLOY / 'flink' / 'options.txt'}"])
     # One TaskManager alone can run the job.
     assert config["taskmanager"]["numberOfTaskSlots"] >= options.get_all_options()["parallelism"]
