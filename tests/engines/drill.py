@@ -19,6 +19,7 @@ from typing import Any
 
 from beam_jobs.emulator import server
 from beam_jobs.engines import flink
+from beam_jobs.errors import DataError
 from tests.engines import clusters, jobs
 from tests.engines.clusters import Cluster, EngineName
 from tests.engines.jobs import Ended, Inputs
@@ -173,6 +174,8 @@ STEPS: dict[str, Callable[[Bench, Cluster], None]] = {
 """Name -> what is done on a cluster of its own."""
 _NUM_MEMBERS = {"kills": 3}
 """Members of a cluster; 2 where nothing is said."""
+_FAULTS = (jobs.DifferenceError, RuntimeError, DataError, clusters.MissingToolError)
+"""Ends of a step after which the others are taken."""
 
 
 def run(engines: Sequence[EngineName], steps: Sequence[str], folder: Path, tools: Path) -> None:
@@ -206,7 +209,7 @@ def run(engines: Sequence[EngineName], steps: Sequence[str], folder: Path, tools
                 bench = Bench(inputs=inputs, engine=engine, step=step, folder=folder)
                 try:
                     _take(bench, found[engine])
-                except (jobs.DifferenceError, RuntimeError, clusters.MissingToolError) as error:
+                except _FAULTS as error:
                     _say(engine=engine, step=step, failed=str(error))
                     failed.append(f"{engine} --steps {step}")
     if failed:
