@@ -1,6 +1,7 @@
 """The files of deploy/: schedulers and Beam accept them, and they call the program as it is."""
 
 import configparser
+import contextlib
 import copy
 import json
 import os
@@ -9,6 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import click
 import kubernetes_schema
@@ -219,7 +221,11 @@ def test_a_cluster_needs_java_and_says_so(engine, tmp_path):
 
 def test_flinks_cluster_restarts_jobs_and_keeps_slots_for_them():
     config = yaml.safe_load((DEPLOY / "flink" / "config.yaml").read_text())
-    assert config["restart-strategy"]["type"] == "fixed-delay"
+    strategy = config["restart-strategy"]
+    assert strategy["type"] == "fixed-delay"
+    # Otherwise a lost TaskManager costs several attempts: Flink sees it by heartbeats, in ms.
+    delay, unit = strategy["fixed-delay"]["delay"].split()
+    assert (unit, int(delay) * 1000 > 2 * config["heartbeat"]["interval"]) == ("s", True)
     options = runner.pipeline_options(1, [f"@{DEPLOY / 'flink' / 'options.txt'}"])
     # One TaskManager alone can run the job.
     assert config["taskmanager"]["numberOfTaskSlots"] >= options.get_all_options()["parallelism"]
@@ -244,3 +250,28 @@ def test_the_drill_has_all_steps():
     from tests.engines import __main__, drill
 
     assert tuple(drill.STEPS) == __main__.STEPS
+
+
+def test_a_step_of_the_drill_that_fails_is_named_after_the_others_were_taken(
+    tmp_path, monkeypatch, capsys
+):
+    from tests.engines import clusters, drill, jobs
+
+    taken = []
+
+    def take(bench, _):
+        taken.append((bench.engine, bench.step))
+        if taken[-1] == ("flink", "kills"):
+            raise jobs.DifferenceError("1 file differs")
+
+    emulator = contextlib.nullcontext(SimpleNamespace(environment={}))
+    monkeypatch.setattr(clusters, "find_tools", lambda *_: None)
+    monkeypatch.setattr(jobs, "make_inputs", lambda folder: (folder, folder, folder))
+    monkeypatch.setattr(drill.server, "running", lambda *_: emulator)
+    monkeypatch.setattr(drill, "_take", take)
+    monkeypatch.setenv("JAVA_TOOL_OPTIONS", "")
+    with pytest.raises(drill.StepError, match=r"1 of 4 steps failed: flink --steps kills$"):
+        drill.run(["flink", "spark"], ["kills", "fetch"], tmp_path, tmp_path)
+    assert taken == [(engine, step) for engine in ("flink", "spark") for step in ("kills", "fetch")]
+    said = json.loads(capsys.readouterr().out)
+    assert said == {"engine": "flink", "step": "kills", "failed": "1 file differs"}

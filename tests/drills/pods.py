@@ -5,9 +5,9 @@
 
 The drill compiles the smallest config for Kubeflow and runs its tasks in the order of
 their edges, each with the image, command, resources, secrets and volumes that the YAML
-declares, an empty working folder and a read-only root. Metadata are in a MariaDB, files
-on moto's S3 server, both on loopback. Without KUBECONFIG the tasks are podman's
-containers; without `--image` they are processes.
+declares, an empty working folder and a read-only root. The first tasks build the shards.
+Metadata are in a MariaDB, files on moto's S3 server, both on loopback. Without KUBECONFIG
+the tasks are podman's containers; without `--image` they are processes.
 
 The first run must publish three models, although a training is killed by its memory
 limit and tried again, and the database is gone for ten seconds while another training
@@ -17,7 +17,6 @@ goes on. The second run must take every node from the cache.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
@@ -35,8 +34,6 @@ from rich.table import Table
 
 from beam_jobs.contracts import published
 from beam_jobs.contracts.locations import locate
-from pipeline.config import load_run_config
-from pipeline.data_build import build_data
 from pipeline.runners.node_record import BEGIN, REPORT, RunFolder
 from tests.data import compiled_tasks, maria_db, s3_server
 from tests.data.compiled_tasks import Task
@@ -306,8 +303,6 @@ def run(folder: Path, image: str, num_jobs: int) -> Drill:
         plain = {name: value for name, value in store.items() if name not in keys.values()}
         root = s3_server.new_folder("pods")
         settings = overrides(root, database.port, plain, image or "localhost/terrapair:none")
-        config = load_run_config(_SMOKE, [*settings, f"local_root={folder}/local"], os.environ)
-        build_data(config, lambda _: contextlib.nullcontext(), lambda *_: None)
         package = folder / "run.yaml"
         _compile(settings, package)
         with _place(folder, secrets, image) as place:

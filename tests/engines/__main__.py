@@ -5,7 +5,8 @@
 Each job must leave the bytes of the local runner: on a sound cluster, after the loss of
 a TaskManager or of a Spark worker while patches are cut and while a shard is written,
 and when it is run again after its driver was killed. Each line printed is one JSON
-object. Exit code 2: a program such as Java is missing.
+object. Exit code 1: a step failed; `--work FOLDER flink --steps predict` takes one alone.
+Exit code 2: a program such as Java is missing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import get_args
 
 from tests.engines import clusters
 
-STEPS = ("verbs", "kills", "driver")
+STEPS = ("build-pairs", "build-labels", "predict", "fetch", "kills", "driver")
 
 
 def main() -> int:
@@ -45,7 +46,11 @@ def main() -> int:
 
         with tempfile.TemporaryDirectory(prefix="terrapair-engines-") as scratch:
             folder = (asked.work or Path(scratch)).resolve()
-            drill.run(asked.engines or known, asked.steps, folder, asked.tools.resolve())
+            try:
+                drill.run(asked.engines or known, asked.steps, folder, asked.tools.resolve())
+            except drill.StepError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 1
     except clusters.MissingToolError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

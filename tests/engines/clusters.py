@@ -11,11 +11,14 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import psutil
 
 REPOSITORY = Path(__file__).parents[2]
 DEPLOY = REPOSITORY / "deploy"
@@ -26,6 +29,7 @@ _PACKAGES: dict[EngineName, str] = {
 }
 _HOMES: dict[EngineName, str] = {"flink": "pyflink", "spark": "pyspark"}
 _MEMBERS: dict[EngineName, str] = {"flink": "taskmanager", "spark": "worker"}
+_END_SECONDS = 15.0
 
 
 class MissingToolError(Exception):
@@ -179,13 +183,44 @@ def _script(tools: Tools, port: int, *words: str) -> None:
 
 @contextmanager
 def running(tools: Tools, state: Path, num_members: int = 2) -> Iterator[Cluster]:
-    """Start a cluster, and end it with the body."""
+    """Start a cluster, and end it with the body.
+
+    Raises:
+        RuntimeError: a process of it goes on.
+    """
     cluster = Cluster(tools=tools, state=state, port=_free_ports())
     try:
         cluster._script("up", str(num_members))
         yield cluster
     finally:
+        groups = tuple(cluster.groups)
         cluster._script("down")
+        check_ended(groups)
+
+
+def check_ended(groups: Collection[int]) -> None:
+    """Wait until no process of some process groups is left.
+
+    Raises:
+        RuntimeError: one goes on after 15 s.
+    """
+    deadline = time.monotonic() + _END_SECONDS
+    while left := _living(groups):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"still there {_END_SECONDS:g} s after the end: {', '.join(left)}")
+        time.sleep(0.2)
+
+
+def _living(groups: Collection[int]) -> list[str]:
+    """Return name and id of the processes of some groups, without those that only wait."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) in groups and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(f"{process.name()} {process.pid}")
+        except (psutil.Error, ProcessLookupError):
+            continue
+    return found
 
 
 def _free_ports() -> int:

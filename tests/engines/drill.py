@@ -1,92 +1,112 @@
 """The drill: jobs on a cluster, whose members or whose driver are killed.
 
 Input: a folder, and the tools of an engine. Output: JSON lines, or an error. Each job
-must leave the bytes of the local runner.
+must leave the bytes of the local runner. A step that fails does not keep the others
+from their turn.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from beam_jobs.emulator import server
 from beam_jobs.engines import flink
+from beam_jobs.errors import DataError
 from tests.engines import clusters, jobs
 from tests.engines.clusters import Cluster, EngineName
 from tests.engines.jobs import Ended, Inputs
 
 
+class StepError(Exception):
+    """Steps that failed; one line."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """Inputs, and the folder of all outputs.
+    """Inputs, and where the outputs of a step are.
 
     Attributes:
         inputs: of the jobs.
-        folder: holds `local/VERB`, what the local runner left.
+        engine: name of the engine.
+        step: key of STEPS.
+        folder: of the whole drill; holds `local/VERB`, what the local runner left.
     """
 
     inputs: Inputs
+    engine: EngineName
+    step: str
     folder: Path
+
+    @property
+    def scratch(self) -> Path:
+        """Folder of what the step leaves."""
+        return self.folder / self.engine / self.step
 
     def run(
         self,
         verb: str,
-        name: str,
-        cluster: Cluster | None = None,
+        cluster: Cluster,
         meanwhile: Callable[[Path, int], bool] | None = None,
     ) -> Ended:
-        """Run a job; its output is `folder/name/verb`."""
-        output = self.folder / name / verb
-        output.parent.mkdir(parents=True, exist_ok=True)
+        """Run a job on the cluster; its output is `scratch/VERB`."""
+        output = self.scratch / verb
         return jobs.run(
-            self.inputs.command(verb, output, cluster.options if cluster else ()),
+            self.inputs.command(verb, output, cluster.options),
             output.with_suffix(".log"),
             environment=self.inputs.environment,
-            groups=tuple(cluster.groups) if cluster else (),
+            groups=tuple(cluster.groups),
             meanwhile=None if meanwhile is None else lambda pid: meanwhile(output, pid),
         )
 
-    def compare(self, verb: str, name: str) -> int:
+    def compare(self, verb: str) -> int:
         """Return the number of files, whose bytes are those of the local runner.
 
         The local runner works the first time that its files are needed.
         """
-        done = self.folder / "local" / f"{verb}.done"
+        local = self.folder / "local"
+        done = local / f"{verb}.done"
         if not done.exists():
-            ended = self.run(verb, "local").check()
+            # An earlier drill may have died in the middle.
+            shutil.rmtree(local / verb, ignore_errors=True)
+            local.mkdir(parents=True, exist_ok=True)
+            ended = jobs.run(
+                self.inputs.command(verb, local / verb),
+                local / f"{verb}.log",
+                environment=self.inputs.environment,
+            ).check()
+            _say(engine="local", step=verb, **_figures(ended))
             done.write_text("")
-            _say(
-                engine="local",
-                verb=verb,
-                seconds=round(ended.seconds, 1),
-                cpu_seconds=round(ended.cpu_seconds, 1),
-                peak_mb=ended.peaks.by_program,
-            )
-        return jobs.compare(verb, self.folder / name / verb, self.folder / "local" / verb)
+        return jobs.compare(verb, self.scratch / verb, local / verb)
+
+    def report(self, verb: str, ended: Ended, **values: object) -> None:
+        """Compare what a job left, and print its figures."""
+        equal = self.compare(verb)
+        _say(engine=self.engine, step=self.step, **_figures(ended), **values, equal_files=equal)
 
 
 def _say(**values: object) -> None:
     print(json.dumps(values), flush=True)
 
 
-def _run_verbs(bench: Bench, cluster: Cluster) -> None:
-    engine = cluster.tools.engine
-    for verb in jobs.VERBS:
-        ended = bench.run(verb, engine, cluster).check()
-        _say(
-            engine=engine,
-            verb=verb,
-            seconds=round(ended.seconds, 1),
-            cpu_seconds=round(ended.cpu_seconds, 1),
-            equal_files=bench.compare(verb, engine),
-            peak_mb=ended.peaks.by_program,
-            all_mb=ended.peaks.total,
-        )
+def _figures(ended: Ended) -> dict[str, object]:
+    return {
+        "seconds": round(ended.seconds, 1),
+        "cpu_seconds": round(ended.cpu_seconds, 1),
+        "peak_mb": ended.peaks.by_program,
+        "all_mb": ended.peaks.total,
+    }
+
+
+def _run_verb(verb: str, bench: Bench, cluster: Cluster) -> None:
+    bench.report(verb, bench.run(verb, cluster).check())
 
 
 def _kill_members(bench: Bench, cluster: Cluster) -> None:
@@ -94,7 +114,7 @@ def _kill_members(bench: Bench, cluster: Cluster) -> None:
 
     Compare what the job leaves.
     """
-    engine, killed = cluster.tools.engine, {}
+    killed: dict[str, str] = {}
 
     def kill(output: Path, _: int) -> bool:
         phase, pattern = ("shard", "part-*") if killed else ("cut", "*.data")
@@ -106,26 +126,16 @@ def _kill_members(bench: Bench, cluster: Cluster) -> None:
                 break
         return len(killed) == 2
 
-    name = f"{engine}-kills"
-    ended = bench.run("build-pairs", name, cluster, kill).check()
-    _say(
-        engine=engine,
-        killed=killed,
-        seconds=round(ended.seconds, 1),
-        cpu_seconds=round(ended.cpu_seconds, 1),
-        equal_files=bench.compare("build-pairs", name),
-    )
+    bench.report("build-pairs", bench.run("build-pairs", cluster, kill).check(), killed=killed)
 
 
 def _kill_driver(bench: Bench, cluster: Cluster) -> None:
     """Kill the driver, run the command again, and compare."""
-    engine = cluster.tools.engine
-    name = f"{engine}-driver"
 
     def is_running(output: Path) -> bool:
         # Early on Flink: the next run needs some seconds until it looks for the job,
         # which must not have ended by then.
-        if engine == "flink":
+        if bench.engine == "flink":
             return any(job["state"] == "RUNNING" for job in _flink_jobs(cluster))
         return bool(jobs.writers(output, "*.data"))
 
@@ -135,27 +145,20 @@ def _kill_driver(bench: Bench, cluster: Cluster) -> None:
         os.kill(pid, signal.SIGKILL)
         return True
 
-    first = bench.run("build-pairs", name, cluster, kill)
+    first = bench.run("build-pairs", cluster, kill)
     if first.exit_code != -signal.SIGKILL:
         raise RuntimeError(f"the driver ended with {first.exit_code}, not by its kill")
     # Its job server goes on, as the whole job does on Flink.
     try:
-        again = bench.run("build-pairs", name, cluster).check()
+        again = bench.run("build-pairs", cluster).check()
     finally:
         jobs.kill_group(first.group)
     states = []
-    if engine == "flink":
+    if bench.engine == "flink":
         states = sorted(job["state"] for job in _flink_jobs(cluster))
         if states != ["CANCELED", "FINISHED"] or "cancelled the job" not in again.said:
             raise RuntimeError(f"the job of the killed driver was not cancelled: {states}")
-    _say(
-        engine=engine,
-        killed="driver",
-        seconds=round(again.seconds, 1),
-        cpu_seconds=round(again.cpu_seconds, 1),
-        equal_files=bench.compare("build-pairs", name),
-        jobs=states,
-    )
+    bench.report("build-pairs", again, killed="driver", jobs=states)
 
 
 def _flink_jobs(cluster: Cluster) -> list[dict[str, Any]]:
@@ -164,13 +167,15 @@ def _flink_jobs(cluster: Cluster) -> list[dict[str, Any]]:
 
 
 STEPS: dict[str, Callable[[Bench, Cluster], None]] = {
-    "verbs": _run_verbs,
+    **{verb: partial(_run_verb, verb) for verb in jobs.VERBS},
     "kills": _kill_members,
     "driver": _kill_driver,
 }
 """Name -> what is done on a cluster of its own."""
 _NUM_MEMBERS = {"kills": 3}
 """Members of a cluster; 2 where nothing is said."""
+_FAULTS = (jobs.DifferenceError, RuntimeError, DataError, clusters.MissingToolError)
+"""Ends of a step after which the others are taken."""
 
 
 def run(engines: Sequence[EngineName], steps: Sequence[str], folder: Path, tools: Path) -> None:
@@ -179,12 +184,14 @@ def run(engines: Sequence[EngineName], steps: Sequence[str], folder: Path, tools
     Args:
         engines: names of the engines.
         steps: keys of STEPS.
-        folder: folder of inputs and outputs. What an earlier drill left is used again.
+        folder: folder of inputs and outputs. Of an earlier drill, the inputs and what the
+            local runner left are used again.
         tools: folder of what the engines are made of.
 
     Raises:
         MissingToolError: a program, or what must be downloaded, is missing.
-        DifferenceError: a job left other files than the local runner.
+        StepError: steps failed, or left other files than the local runner. The others
+            were taken.
     """
     found = {engine: clusters.find_tools(engine, tools) for engine in engines}
     catalog, model, places = jobs.make_inputs(folder)
@@ -196,10 +203,23 @@ def run(engines: Sequence[EngineName], steps: Sequence[str], folder: Path, tools
         inputs = Inputs(
             catalog=catalog, model=model, places=places, environment=emulator.environment
         )
-        bench = Bench(inputs=inputs, folder=folder)
+        failed = []
         for engine in engines:
             for step in steps:
-                state = folder / f"{engine}-state" / step
-                number = _NUM_MEMBERS.get(step, 2)
-                with clusters.running(found[engine], state, number) as cluster:
-                    STEPS[step](bench, cluster)
+                bench = Bench(inputs=inputs, engine=engine, step=step, folder=folder)
+                try:
+                    _take(bench, found[engine])
+                except _FAULTS as error:
+                    _say(engine=engine, step=step, failed=str(error))
+                    failed.append(f"{engine} --steps {step}")
+    if failed:
+        raise StepError(
+            f"{len(failed)} of {len(engines) * len(steps)} steps failed: {', '.join(failed)}"
+        )
+
+
+def _take(bench: Bench, tools: clusters.Tools) -> None:
+    shutil.rmtree(bench.scratch, ignore_errors=True)
+    number = _NUM_MEMBERS.get(bench.step, 2)
+    with clusters.running(tools, bench.scratch / "cluster", number) as cluster:
+        STEPS[bench.step](bench, cluster)

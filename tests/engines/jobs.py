@@ -19,6 +19,7 @@ from beam_jobs.config import SimulateConfig
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.simulation.simulate import simulate
 from beam_jobs.storage.files import PARTIAL_MARK
+from tests.engines.clusters import check_ended
 
 REPOSITORY = Path(__file__).parents[2]
 VERBS = ("build-pairs", "build-labels", "predict", "fetch")
@@ -203,7 +204,8 @@ def run(
         meanwhile: called with the process id until it returns True.
 
     Raises:
-        RuntimeError: the command ended before `meanwhile` was done, or takes too long.
+        RuntimeError: the command ended before `meanwhile` was done, takes too long, or
+            left a process.
     """
     begun, peaks, is_done = time.monotonic(), Peaks(), meanwhile is None
     cpu_before = _cpu_seconds(groups)
@@ -239,6 +241,9 @@ def run(
         peaks=peaks,
         group=process.pid,
     )
+    if ended.exit_code >= 0:
+        # A driver that was not killed ends its job server.
+        check_ended({process.pid})
     if not is_done:
         raise RuntimeError(f"{command[5]} ended too early: {ended.said[-2000:]}")
     return ended
