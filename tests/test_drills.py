@@ -7,7 +7,9 @@ import kubernetes_schema
 import pytest
 from repository import REPOSITORY
 
+from pipeline.runners import root
 from tests.drills.cronjob import DrillError
+from tests.drills.pods import Drill
 from tests.drills.task_pods import Pods, Processes, pod_of
 
 GOLDEN = REPOSITORY / "tests" / "pipeline" / "kubeflow" / "golden.yaml"
@@ -70,3 +72,11 @@ def test_a_process_works_in_an_empty_folder_and_runs_terrapair_alone(tasks, tmp_
     pod["containers"][0]["command"] = ["rm"]
     with pytest.raises(DrillError, match="runs rm, and only terrapair is here"):
         place.start("two", pod)
+
+
+def test_the_drill_sees_when_a_node_has_begun(tmp_path):
+    drill = Drill(None, tmp_path / "run.yaml", root=str(tmp_path), database=None, num_jobs=1)
+    assert not drill._has_begun("first", "Trainer-flood")
+    with root.hold_node(str(tmp_path), "first", "Trainer-flood"):
+        assert drill._has_begun("first", "Trainer-flood")
+        assert not drill._has_begun("second", "Trainer-flood")

@@ -35,6 +35,7 @@ from rich.table import Table
 from beam_jobs.contracts import published
 from beam_jobs.contracts.locations import locate
 from pipeline.runners.node_record import BEGIN, REPORT, RunFolder
+from pipeline.runners.root import NODE_LOCKS_DIR
 from tests.data import compiled_tasks, maria_db, s3_server
 from tests.data.compiled_tasks import Task
 from tests.drills.cronjob import Cluster, DrillError
@@ -211,7 +212,7 @@ class Drill:
 
     def _has_begun(self, run: str, node: str) -> bool:
         """Return whether the program of a node holds its lock, and so has begun its work."""
-        return locate(f"{self._root}/runs/{run}/locks/{node}").exists()
+        return locate(f"{self._root}/{NODE_LOCKS_DIR}/{run}/{node}").exists()
 
     def _note(self, run: str, one: _Try, ended: Ended) -> None:
         end, peak = ended.outcome, 0.0

@@ -89,7 +89,11 @@ class Bench:
     def report(self, verb: str, ended: Ended, **values: object) -> None:
         """Compare what a job left, and print its figures."""
         equal = self.compare(verb)
-        _say(engine=self.engine, step=self.step, **_figures(ended), **values, equal_files=equal)
+        figures = _figures(ended)
+        if "killed" in values:
+            # The CPU time of what was killed is lost.
+            del figures["cpu_seconds"]
+        _say(engine=self.engine, step=self.step, **figures, **values, equal_files=equal)
 
 
 def _say(**values: object) -> None:
