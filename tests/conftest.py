@@ -77,17 +77,43 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 
 @pytest.fixture(scope="module")
 def plain_graphs() -> Iterator[None]:
-    """Run graphs as they were traced, in the tests of a module.
+    """Run graphs as they were traced, in the tests of a module, and do not tune reading.
 
     A graph that runs a few times does not earn back what it costs to optimize it, a
-    quarter of a second for a training step. Other tests train and publish with optimized
-    graphs: those of `components`, and the whole runs in tests/e2e that publish models.
+    quarter of a second for a training step. A short training waits at its end for the
+    tuner of its input, see `models.reading.passes`. Other tests train and publish with
+    both: those of `components`, and the whole runs in tests/e2e that publish models.
     """
     import tensorflow as tf
 
+    from models import input_pipeline
+    from models.reading import passes
+
+    tuned = input_pipeline.train_dataset
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            input_pipeline,
+            "train_dataset",
+            lambda *args, **options: passes.untuned(tuned(*args, **options)),
+        )
+        yield
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
+
+
+@pytest.fixture(scope="module")
+def eager_steps(plain_graphs: None) -> Iterator[None]:
+    """Run training steps and predictions op by op, in the tests of a module.
+
+    To trace the graph of a step takes seconds; the few steps of these tests take a tenth
+    of that without one. Other tests train by graphs: those of `models` and `components`,
+    and the whole runs in tests/e2e that start a process of their own.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")
