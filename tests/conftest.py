@@ -77,27 +77,16 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 
 @pytest.fixture(scope="module")
 def plain_graphs() -> Iterator[None]:
-    """Run graphs as they were traced, in the tests of a module, and do not tune reading.
+    """Run graphs as they were traced, in the tests of a module.
 
     A graph that runs a few times does not earn back what it costs to optimize it, a
-    quarter of a second for a training step. A short training waits at its end for the
-    tuner of its input, see `models.reading.passes`. Other tests train and publish with
-    both: those of `components`, and the whole runs in tests/e2e that publish models.
+    quarter of a second for a training step. Other tests train and publish with optimized
+    graphs: those of `components`, and the whole runs in tests/e2e that publish models.
     """
     import tensorflow as tf
 
-    from models import input_pipeline
-    from models.reading import passes
-
-    tuned = input_pipeline.train_dataset
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            input_pipeline,
-            "train_dataset",
-            lambda *args, **options: passes.untuned(tuned(*args, **options)),
-        )
-        yield
+    yield
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 

@@ -23,7 +23,8 @@ def untuned(dataset: tf.data.Dataset) -> tf.data.Dataset:
     iterator lived. Of ten iterators that were used for 1.5 s, four took 1 s to delete;
     without the tuner none did.
 
-    A training gains from the tuner more than it loses at its end (docs/performance.md).
+    A long training gains more from the tuner than it loses at its end: see
+    `models.training.training.MIN_TUNED_STEPS`.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
