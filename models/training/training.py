@@ -45,8 +45,8 @@ CheckCallback = Callable[[int, float], None]
 MIN_TUNED_STEPS = 1_000
 """Steps of a training from which on tf.data tunes how the batches are read.
 
-Tuned steps of SimCLR took 0.115 s, others 0.130 s. But in two of five trainings, the end
-waits for the tuner up to a minute: see `models.reading.passes`.
+Tuned steps of SimCLR took 0.115 s, others 0.130 s. But in two of five trainings, the
+end waits for the tuner up to a minute: see `models.reading.passes`.
 """
 
 _LOGGER = logging.getLogger("terrapair.training")
