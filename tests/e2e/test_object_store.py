@@ -20,6 +20,10 @@ from pipeline.config import RunConfig, load_run_config
 from pipeline.report.run_record import RunRecord, read_last_run
 
 
+# The second run has a process of its own, and graphs.
+pytestmark = pytest.mark.usefixtures("eager_steps")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ended:
     """A run that has ended, and its record."""
