@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FunctionType, MethodType
+from types import MethodType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -62,7 +62,7 @@ def remember_arguments(look: Callable[[Any], ArgumentsAndDefaults]) -> Any:
     Beam looks at the arguments of all methods of each step, eight times a job: a fifth
     of the CPU of a small job of TFDV's statistics (40,000 looks at 380 methods).
     """
-    known: WeakKeyDictionary[FunctionType, ArgumentsAndDefaults] = WeakKeyDictionary()
+    known: WeakKeyDictionary[Callable[..., Any], ArgumentsAndDefaults] = WeakKeyDictionary()
 
     def remembered(function: Any) -> ArgumentsAndDefaults:
         if not isinstance(function, MethodType):
