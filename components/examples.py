@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import tensorflow_data_validation as tfdv
 from tfx.components.example_validator.component import ExampleValidator
 from tfx.components.schema_gen.component import SchemaGen
 from tfx.dsl.components.base.base_component import BaseComponent
 
-from beam_jobs.contracts.records import WATCHED_FEATURES
 from components.data_manifest import DataManifest
 from components.drift_check import DriftSettings, Inspected, create_drift_check
 from components.shard_gen import ShardExampleGen, Spans
-from components.shard_readers import ShardStatisticsGen
+from components.shard_readers import ShardStatisticsGen, statistics_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +81,7 @@ def create_examples(
     examples = ShardExampleGen(data_root, spans, span).with_id(f"ImportExampleGen-{name}")
     statistics = ShardStatisticsGen(
         examples=examples.outputs["examples"],
-        stats_options=tfdv.StatsOptions(feature_allowlist=list(WATCHED_FEATURES)),
+        stats_options=statistics_options(),
     ).with_id(f"StatisticsGen-{name}")
     # The schema is inferred from train only, so a value that occurs only in eval or
     # test is reported as an anomaly.

@@ -16,7 +16,7 @@ import tensorflow as tf
 from beam_jobs.contracts import records
 from beam_jobs.contracts.bands import BANDS, Sensor
 from models.config import InputConfig
-from models.reading import data_service, epochs
+from models.reading import data_service, epochs, passes
 from models.reading.epochs import EpochPlan
 from models.reading.record_source import Columns, open_source
 
@@ -173,11 +173,7 @@ def eval_dataset(
             else transform(batch, tf.stack([tf.constant(0, tf.int64), step]))
         )
 
-    return (
-        batches.enumerate()
-        .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    return passes.one_pass(batches.enumerate(), decode)
 
 
 def _decode(columns: Columns, num_bands: Mapping[Sensor, int]) -> dict[str, tf.Tensor]:

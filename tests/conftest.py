@@ -90,6 +90,21 @@ def plain_graphs() -> Iterator[None]:
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": False})
 
 
+@pytest.fixture(scope="module")
+def eager_steps(plain_graphs: None) -> Iterator[None]:
+    """Run training steps and predictions op by op, in the tests of a module.
+
+    To trace the graph of a step takes seconds; the few steps of these tests take a tenth
+    of that without one. Other tests train by graphs: those of `models` and `components`,
+    and the whole runs in tests/e2e that start a process of their own.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def s3_environment() -> Iterator[dict[str, str]]:
     """Set and return the environment variables of a loopback S3 server."""

@@ -22,6 +22,7 @@ from models.dual_encoder import DualEncoder
 from models.health.embedded_split import EmbeddedSplit
 from models.input_pipeline import parse_examples
 from models.published import export
+from models.reading import passes
 
 FloatArray = npt.NDArray[np.float32]
 Arrays = dict[str, npt.NDArray[Any]]
@@ -205,12 +206,12 @@ def _read_batches(
         cycle_length=min(max(len(files), 1), _MAX_OPEN_FILES),
     )
     dataset = dataset if max_patches is None else dataset.take(max_patches)
-    batches = dataset.batch(batch_size).map(
+    batches = passes.one_pass(
+        dataset.batch(batch_size),
         lambda serialized: decode(serialized, manifest, _METADATA, with_label),
-        num_parallel_calls=tf.data.AUTOTUNE,
     )
     with named_damage(sorted(files), manifest):
-        yield from batches.prefetch(2)
+        yield from batches
 
 
 def _to_split(arrays: Arrays, files: Sequence[str]) -> EmbeddedSplit:

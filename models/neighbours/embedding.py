@@ -35,6 +35,7 @@ from models.neighbours.index import (
     check_absent,
     write_index,
 )
+from models.reading import passes
 from models.reading.shard_checks import check_split
 
 ProgressFunction = Callable[[int, int], None]
@@ -148,12 +149,10 @@ def _read(
     paths = tf.data.Dataset.from_tensor_slices(
         [f"{version_dir}/{name}" for name in names]
     ).enumerate()
-    batches = (
-        paths.flat_map(open_shard).batch(batch_size).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-    )
+    batches = passes.one_pass(paths.flat_map(open_shard).batch(batch_size), parse)
     try:
         with named_damage([f"{version_dir}/{name}" for name in names], manifest):
-            yield from batches.prefetch(2)
+            yield from batches
     except tf.errors.OpError as error:
         # `check_split` found the first record of each shard complete; a later one is
         # not.

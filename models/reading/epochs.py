@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from models.reading import data_service
+from models.reading import data_service, passes
 from models.reading.data_service import Service
 from models.reading.record_source import RecordSource
 
@@ -135,7 +135,8 @@ def served_epoch(
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=False,
     )
-    return data_service.distribute(batches, service)
+    # A server deletes its iterator when it stops.
+    return data_service.distribute(passes.untuned(batches), service)
 
 
 def read_shards(

@@ -17,6 +17,7 @@ from beam_jobs.contracts import records
 from beam_jobs.contracts.labels import IGNORE, majority_label
 from beam_jobs.contracts.shards import named_damage
 from models.input_pipeline import parse_examples
+from models.reading import passes
 from models.scores import calibration
 from models.scores.counting import count_pixels
 from models.scores.patch_scores import PatchScores
@@ -175,7 +176,7 @@ def _read_batches(
         return metadata | parse_examples(serialized, num_bands, with_label=True)
 
     batches = tf.data.TFRecordDataset(sorted(files), compression_type="GZIP").batch(batch_size)
-    for batch in batches.map(decode, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2):
+    for batch in passes.one_pass(batches, decode):
         pixels = {name: batch[name] for name in (*model.sensors, "label")}
         metadata = {name: batch[name] for name in (*_METADATA, "label")}
         yield {name: tensor.numpy() for name, tensor in (metadata | segment(pixels)).items()}

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow_data_validation as tfdv
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.build.verify import verify
 from beam_jobs.contracts import layout, published, windows
@@ -23,11 +22,11 @@ from beam_jobs.contracts.locations import Location, locate
 from beam_jobs.contracts.manifest import Manifest
 from beam_jobs.contracts.object_store import beam_plugins
 from beam_jobs.contracts.published import ENCODER_NAME
-from beam_jobs.contracts.records import WATCHED_FEATURES
 from beam_jobs.contracts.shards import named_damage
 from beam_jobs.errors import DataError
-from beam_jobs.runner import local_arguments
+from beam_jobs.runner import JobOptions, local_arguments
 from components.drift_check import NewData, judge
+from components.shard_readers import statistics_options
 from components.watched_statistics import schema_text
 from models.drift.patch_columns import read_columns
 from models.drift.reference import DataReference, find_served
@@ -220,14 +219,12 @@ def read_version(name: str, version: Location, config: RunConfig) -> NewData:
 
 def _statistics(version: Location, split: str, manifest: Manifest, config: RunConfig) -> Any:
     """Return TFDV's statistics of one split, as StatisticsGen computes them."""
-    options = PipelineOptions(
-        [*local_arguments(config.num_beam_workers), *beam_plugins(config.root)]
-    )
+    options = JobOptions([*local_arguments(config.num_beam_workers), *beam_plugins(config.root)])
     files = [str(path) for path in layout.shard_paths(version, split)]
     with tempfile.TemporaryDirectory(prefix="terrapair-") as scratch, named_damage(files, manifest):
         return tfdv.generate_statistics_from_tfrecord(
             f"{version}/{split}/{layout.SHARD_GLOB}",
             f"{scratch}/statistics",
-            tfdv.StatsOptions(feature_allowlist=list(WATCHED_FEATURES)),
+            statistics_options(),
             options,
         )

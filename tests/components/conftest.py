@@ -1,5 +1,6 @@
 """A tiny task: real shards and a SavedModel with the signature `serve_examples`."""
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ import make_shards
 import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
+from made_once import made_once
 from make_artifacts import artifact_of
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.types import standard_artifacts
@@ -45,14 +47,14 @@ class RollingModel(tf.Module):
 
 @pytest.fixture(scope="session")
 def water_version(tmp_path_factory) -> Path:
-    return make_shards.make_version(
-        tmp_path_factory.mktemp("water"), kind="labels", label_schema="water"
-    )
+    make = functools.partial(make_shards.make_version, kind="labels", label_schema="water")
+    return made_once(tmp_path_factory, "components-water", make)
 
 
 @pytest.fixture(scope="session")
 def pairs_version(tmp_path_factory) -> Path:
-    return make_shards.make_version(tmp_path_factory.mktemp("pairs"), kind="pairs")
+    make = functools.partial(make_shards.make_version, kind="pairs")
+    return made_once(tmp_path_factory, "components-pairs", make)
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +115,13 @@ def values_of() -> Callable[..., dict[str, float]]:
 @pytest.fixture(scope="session")
 def model(water_version, tmp_path_factory):
     """Model artifact after two steps; its threshold makes it predict some water."""
-    root = tmp_path_factory.mktemp("segmented")
+    make = functools.partial(_train, water_version)
+    return artifact_of(
+        standard_artifacts.Model, made_once(tmp_path_factory, "components-model", make)
+    )
+
+
+def _train(water_version: Path, root: Path) -> Path:
     config = SegmentConfig(
         sensors=("s1",),
         label_schema="water",
@@ -134,4 +142,4 @@ def model(water_version, tmp_path_factory):
             custom_config={"name": "flood", "config": settings.canonical_json(config)},
         )
     )
-    return artifact_of(standard_artifacts.Model, root)
+    return root

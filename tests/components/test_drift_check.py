@@ -18,9 +18,9 @@ from tfx_bsl.coders import example_coder
 
 from beam_jobs.contracts import layout, manifest, set_aside, settings, windows
 from beam_jobs.contracts.errors import ExitCode
-from beam_jobs.contracts.records import WATCHED_FEATURES
 from beam_jobs.errors import RefusedError
 from components import blessing, drift_check
+from components.shard_readers import statistics_options
 from components.watched_statistics import parse_schema
 from models.drift.comparison import compare
 from models.drift.config import DriftConfig
@@ -42,8 +42,7 @@ def statistics_of(version, split):
         for record in tf.data.TFRecordDataset(str(path), compression_type="GZIP")
     ]
     decoded = example_coder.ExamplesToRecordBatchDecoder().DecodeBatch(batch)
-    options = tfdv.StatsOptions(feature_allowlist=list(WATCHED_FEATURES))
-    return stats_impl.generate_statistics_in_memory(decoded, options)
+    return stats_impl.generate_statistics_in_memory(decoded, statistics_options())
 
 
 @pytest.fixture(scope="module")

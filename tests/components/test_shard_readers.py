@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from collections import Counter
 
 import damage
 import pytest
+import tensorflow_data_validation as tfdv
 from make_artifacts import BEAM_ARGUMENTS, NO_DRIFT
+from make_datasets import read_split
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.proto.example_gen_pb2 import Input
 from tfx.types import standard_artifacts, standard_component_specs
@@ -54,6 +57,28 @@ def test_statistics_name_the_copy_that_cannot_be_read(pairs_version, tmp_path):
         executor.Do(inputs, outputs, {"stats_options_json": None, "exclude_splits": "null"})
     assert str(caught.value).startswith(f"{path}: the shard is damaged: its gzip stream is broken")
     assert f"remove the folder {folder} and run again" in str(caught.value)
+
+
+def test_values_of_a_text_feature_are_counted_exactly(pairs_version, tmp_path):
+    examples = artifact(
+        standard_artifacts.Examples, copied(pairs_version, tmp_path / "examples"), layout.SPLITS
+    )
+    found = artifact(standard_artifacts.ExampleStatistics, tmp_path / "statistics")
+    options = shard_readers.statistics_options()
+    shard_readers.StatisticsExecutor(context(tmp_path)).Do(
+        {"examples": [examples]},
+        {"statistics": [found]},
+        {"stats_options_json": options.to_json(), "exclude_splits": '["eval", "test"]'},
+    )
+    assert options.use_sketch_based_topk_uniques
+    (path,) = (tmp_path / "statistics").glob("Split-train/*")
+    (dataset,) = tfdv.load_stats_binary(str(path)).datasets
+    (told,) = (one for one in dataset.features if one.path.step == ["orbit_state"])
+    patches = read_split(pairs_version, "train")
+    expected = Counter(patch.orbit_state for patch in patches)
+    assert len(expected) > 1
+    assert told.string_stats.unique == len(expected)
+    assert {one.value: one.frequency for one in told.string_stats.top_values} == expected
 
 
 def test_example_gen_names_the_shard_that_it_cannot_import(pairs_version, tmp_path):

@@ -106,14 +106,16 @@ def _content(prefix: str) -> dict[str, str]:
 
 def _serve() -> None:
     import logging
+    import threading
 
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import create_backend_app
+    from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    server._server.app = _watched(server._server.app)
-    print(":".join(map(str, server.get_host_and_port())), flush=True)
+    # Of S3 alone: moto's server of everything looks for the service of each request.
+    server = make_server("127.0.0.1", 0, _watched(create_backend_app("s3")), threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(f"127.0.0.1:{server.server_port}", flush=True)
     sys.stdin.read()
 
 

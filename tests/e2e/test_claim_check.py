@@ -15,7 +15,7 @@ from beam_jobs.contracts import manifest
 from pipeline.claim_check import claim
 
 # It trains 44 models for two steps each, and publishes none.
-pytestmark = pytest.mark.usefixtures("plain_graphs")
+pytestmark = pytest.mark.usefixtures("eager_steps")
 
 ARMS = ("multimodal", "simclr", "shuffled", "random", "scratch")
 NUM_SEEDS = 3

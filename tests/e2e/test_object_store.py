@@ -19,6 +19,9 @@ from models.drift.reference import find_served
 from pipeline.config import RunConfig, load_run_config
 from pipeline.report.run_record import RunRecord, read_last_run
 
+# The second run has a process of its own, and graphs.
+pytestmark = pytest.mark.usefixtures("eager_steps")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:

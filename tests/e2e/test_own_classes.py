@@ -63,6 +63,7 @@ def draw_polygons(catalog, path) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.usefixtures("eager_steps")
 def test_ten_lines_and_polygons_train_and_publish_a_model_with_own_classes(tmp_path):
     smoke = yaml.safe_load((REPOSITORY / "pipeline/configs/smoke.yaml").read_text())
     settings = c.SimulateConfig(**smoke["catalogs"][0]["simulate"])

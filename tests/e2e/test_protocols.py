@@ -39,7 +39,10 @@ SMALL_TASK = {"num_steps": "2", "global_batch_size": "4", "precision": "float32"
 
 
 # The rasters of Copernicus-Bench are not georeferenced.
-pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning"),
+    pytest.mark.usefixtures("eager_steps"),
+]
 
 
 def run(path, data, root, size_px, num_tasks):

@@ -16,6 +16,8 @@ from models.health.embeddings import Embedder
 from models.neighbours.embedding import embed_version
 from models.neighbours.index import read_index
 
+pytestmark = pytest.mark.usefixtures("eager_steps")
+
 
 @pytest.fixture(scope="module")
 def dual_encoder(pairs):

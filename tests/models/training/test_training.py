@@ -252,6 +252,25 @@ def test_killed_training_goes_on_as_if_nothing_had_happened(tmp_path, caplog):
         np.testing.assert_array_equal(got, value)
 
 
+class ReadingError(Exception):
+    """Stands for what the loop does with its batches."""
+
+
+@pytest.mark.parametrize(("num_steps", "is_tuned"), [(999, False), (1000, True)])
+def test_only_a_long_training_tunes_how_it_reads(tmp_path, monkeypatch, num_steps, is_tuned):
+    found = []
+
+    def distribute(strategy, dataset):
+        found.append(dataset.options().autotune.enabled)
+        raise ReadingError
+
+    monkeypatch.setattr(training, "_distribute", distribute)
+    with pytest.raises(ReadingError):
+        run(tmp_path, lambda batch: 0.0, line_model(), num_steps=num_steps)
+    # None is TensorFlow's default, which tunes.
+    assert found == [None if is_tuned else False]
+
+
 def test_batch_must_be_shared_evenly_by_the_replicas():
     class TwoReplicas:
         num_replicas_in_sync = 2

@@ -81,6 +81,7 @@ def check(config, data):
 
 @pytest.mark.e2e
 @pytest.mark.timeout(600)
+@pytest.mark.usefixtures("eager_steps")
 def test_the_arm_with_pairs_and_views_learns_in_half_the_steps_and_is_scored(tmp_path):
     bands = {"s1_bands": ("VV",), "s2_bands": ("B4", "B3", "B2")}
     paths = {

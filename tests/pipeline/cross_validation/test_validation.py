@@ -14,7 +14,7 @@ from models.scores.summary import interval, summarize
 from pipeline.cross_validation import page, validation
 
 # It trains four models for two steps each, and publishes none.
-pytestmark = pytest.mark.usefixtures("plain_graphs")
+pytestmark = pytest.mark.usefixtures("eager_steps")
 
 NUM_FOLDS = 3
 
