@@ -1,10 +1,14 @@
 """Published segmenters: the wanted version is found, and a damaged one is one line."""
 
 import json
+import os
+import platform
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
+import tensorflow as tf
 
 from beam_jobs.contracts.locations import DamagedFileError
 from beam_jobs.errors import DataError
@@ -113,3 +117,22 @@ def test_a_saved_model_that_lacks_files_or_outputs_is_one_line(flood, tmp_path):
     (broken / "assets.extra/model_card.json").write_text('{"task": "segmentation"}')
     with pytest.raises(DamagedFileError, match=r"model_card\.json"):
         segmenters.find(str(broken))
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux"
+    or platform.machine() != "x86_64"
+    or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0",
+    reason="TensorFlow has no allocator of its own for this CPU",
+)
+def test_windows_of_all_sizes_share_one_region_of_memory(flood):
+    segmenters.load(segmenters.find(f"{flood}/3"))
+    statm = Path("/proc/self/statm")
+    before, resident = (int(one) * 4096 for one in statm.read_text().split()[:2])
+    # Nearly as much as all windows may take; pages that are not used do not count.
+    with tf.device("CPU"):
+        held = tf.raw_ops.Empty(shape=[960 << 20], dtype=tf.uint8)
+    after, used = (int(one) * 4096 for one in statm.read_text().split()[:2])
+    assert held.shape == (960 << 20,)
+    assert after - before < 64 << 20
+    assert used - resident < 64 << 20
