@@ -142,11 +142,16 @@ def predict(
     of_windows = task.grid.window(area.rows.start, area.cols.start, config.window.size_px, width)
     num_more = NUM_MOMENTS if config.uncertainty == "disagreement" else 0
     is_float = config.probability_dtype == "float16"
+    num_bands, bytes_of_sample = 3 + num_classes + num_more, 4 if is_float else 1
+    row_px = of_windows.height * of_windows.width
     source = Source(
         read=reader(task, segmenter.bands),
         model=model,
         num_classes=num_classes + num_more,
-        reading=lambda: open_files.keep_open(cache_bytes(task, segmenter.bands, of_windows)),
+        reading=lambda: open_files.keep_open(
+            # Rows of the part lie in the same cache until they are written.
+            cache_bytes(task, segmenter.bands, of_windows) + num_bands * row_px * bytes_of_sample
+        ),
     )
     blocks = blending.blend(
         source, windows_of(task.grid, segmenter, config), area, config.max_batch_px
@@ -164,7 +169,7 @@ def predict(
             partial,
             "w",
             driver="GTiff",
-            count=3 + num_classes + num_more,
+            count=num_bands,
             height=grid.height,
             width=grid.width,
             crs=grid.crs,
@@ -251,7 +256,9 @@ def cache_bytes(task: MapTask, bands: Mapping[Sensor, tuple[str, ...]], rows: Gr
         scene = task.scenes[sensor]
         for path, found in readers.by_file(scene.bands, names).items() if scene.bands else ():
             with open_raster(path) as raster:
-                num_px = len(found) * windows.num_block_px(raster, rows)
+                # GDAL then keeps the blocks of all bands, also of those nobody reads.
+                num_bands = len(raster.descriptions) if raster.decodes_all_bands else len(found)
+                num_px = num_bands * windows.num_block_px(raster, rows)
                 total += _BYTES_OF_SAMPLE[sensor] * num_px
     return min(total, open_files.CACHE_BYTES)
 
