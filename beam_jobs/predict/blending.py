@@ -26,7 +26,7 @@ from beam_jobs.predict.windows import AxisWindow, mirrored
 Pixels = Mapping[Sensor, FloatArray]
 """Physical values of each sensor of a model, float32 [..., H, W, C], NaN = no data."""
 BoolArray = npt.NDArray[np.bool_]
-_READS_PER_BATCH = 2
+_READS_PER_BATCH = 4
 """In so many pieces, at least, are the pixels read that the model gets at once."""
 
 

@@ -43,6 +43,9 @@ NUM_MOMENTS = 2
 _ROWS_PER_BLOCK = 32
 _BYTES_OF_SAMPLE: dict[Sensor, int] = {"s1": 4, "s2": 2}
 """Bytes of a pixel of a band, as archives store it."""
+_CACHE_PER_PIXEL = 1.1
+"""GDAL's cache counts each block with some bytes of its own. A cache that is a little
+too small forgets each block just before it is needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +140,7 @@ def predict(
     Raises:
         DataError: a raster or the model cannot be read.
     """
+    memory.keep_apart()
     num_classes = len(segmenter.classes)
     width = area.cols.stop - area.cols.start + 2 * config.window.margin_px
     of_windows = task.grid.window(area.rows.start, area.cols.start, config.window.size_px, width)
@@ -260,7 +264,7 @@ def cache_bytes(task: MapTask, bands: Mapping[Sensor, tuple[str, ...]], rows: Gr
                 num_bands = len(raster.descriptions) if raster.decodes_all_bands else len(found)
                 num_px = num_bands * windows.num_block_px(raster, rows)
                 total += _BYTES_OF_SAMPLE[sensor] * num_px
-    return min(total, open_files.CACHE_BYTES)
+    return min(int(_CACHE_PER_PIXEL * total), open_files.CACHE_BYTES)
 
 
 def _bands_of(
