@@ -146,15 +146,15 @@ def predict(
     of_windows = task.grid.window(area.rows.start, area.cols.start, config.window.size_px, width)
     num_more = NUM_MOMENTS if config.uncertainty == "disagreement" else 0
     is_float = config.probability_dtype == "float16"
-    num_bands, bytes_of_sample = 3 + num_classes + num_more, 4 if is_float else 1
-    row_px = of_windows.height * of_windows.width
+    num_bands = 3 + num_classes + num_more
+    # Rows of the part lie in the same cache until they are written.
+    bytes_of_rows = num_bands * of_windows.height * of_windows.width * (4 if is_float else 1)
     source = Source(
         read=reader(task, segmenter.bands),
         model=model,
         num_classes=num_classes + num_more,
         reading=lambda: open_files.keep_open(
-            # Rows of the part lie in the same cache until they are written.
-            cache_bytes(task, segmenter.bands, of_windows) + num_bands * row_px * bytes_of_sample
+            cache_bytes(task, segmenter.bands, of_windows) + bytes_of_rows
         ),
     )
     blocks = blending.blend(

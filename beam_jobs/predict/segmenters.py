@@ -287,10 +287,10 @@ def _loaded(path: str, sha256: str, num_threads: int) -> Loaded:
 def _reserve_region() -> None:
     """Let TensorFlow's allocator for the CPU own one large region from the start.
 
-    It takes regions of which each is twice as large as the last, and returns none.
-    Windows of several sizes leave gaps at their ends, so that it may take one more (0.5
-    GB) after hours. In one region, the gaps join. Pages that are never used take no
-    memory. Source: BFCAllocator::Extend in TensorFlow's tsl/framework.
+    By itself it takes regions, each twice as large as the last, and returns none.
+    Windows of several sizes leave gaps at their ends, so that it takes one more (0.5
+    GB) in the middle of a large scene. In one region, the gaps join. Pages that are
+    never used take no memory. Source: BFCAllocator::Extend in tsl/framework.
     """
     # The memory may be bounded; then the allocator grows as before.
     with suppress(tf.errors.ResourceExhaustedError), tf.device("CPU"):
