@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.records import FloatArray
+from beam_jobs.predict import memory
 from beam_jobs.predict.pipelining import ahead
 from beam_jobs.predict.windows import AxisWindow, mirrored
 
@@ -325,7 +326,7 @@ def _batch(together: list[_Window], asked: list[_Window]) -> _Batch:
     for sensor in asked[0].pixels if asked else ():
         found = [one.pixels[sensor] for one in asked]
         # Interleaved, as models take them, or each model would copy them again.
-        interleaved = np.empty((len(found), *found[0].shape), found[0].dtype)
+        interleaved = memory.empty_aligned((len(found), *found[0].shape))
         pixels[sensor] = np.stack(found, out=interleaved)
     return _Batch(windows=[replace(one, pixels={}) for one in together], pixels=pixels)
 

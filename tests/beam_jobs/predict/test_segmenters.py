@@ -7,12 +7,13 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
 from beam_jobs.contracts.locations import DamagedFileError
 from beam_jobs.errors import DataError
-from beam_jobs.predict import segmenters
+from beam_jobs.predict import memory, segmenters
 
 MODELS = """model_config_list {
   config {
@@ -136,3 +137,25 @@ def test_windows_of_all_sizes_share_one_region_of_memory(flood):
     assert held.shape == (960 << 20,)
     assert after - before < 64 << 20
     assert used - resident < 64 << 20
+
+
+@pytest.mark.parametrize("is_aligned", [True, False])
+def test_a_model_answers_the_same_for_pixels_that_it_shares(flood, is_aligned):
+    model = segmenters.load(segmenters.find(f"{flood}/3"))
+    values = np.random.default_rng(0).normal(-15, 5, (2, 32, 64, 1)).astype(np.float32)
+    values[0, 3] = np.nan
+    room = memory.empty_aligned((values.size + 1,))
+    pixels = room[0 if is_aligned else 1 :][: values.size].reshape(values.shape)
+    pixels[:] = values
+    assert (pixels.ctypes.data % memory.ALIGNED_BYTES == 0) == is_aligned
+    np.testing.assert_array_equal(model({"s1": pixels}), model({"s1": values}))
+    # Another member of an ensemble gets the same pixels.
+    np.testing.assert_array_equal(pixels, values)
+
+
+def test_aligned_pixels_are_not_copied():
+    pixels = memory.empty_aligned((1, 4, 4, 2))
+    pixels[:] = 1
+    tensor = segmenters._tensor(pixels)
+    pixels[0, 0, 0, 0] = 5
+    assert tensor.numpy()[0, 0, 0, 0] == 5
