@@ -9,6 +9,7 @@ scene.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
@@ -19,12 +20,15 @@ import numpy.typing as npt
 
 from beam_jobs.contracts.bands import Sensor
 from beam_jobs.contracts.records import FloatArray
+from beam_jobs.predict import memory
 from beam_jobs.predict.pipelining import ahead
 from beam_jobs.predict.windows import AxisWindow, mirrored
 
 Pixels = Mapping[Sensor, FloatArray]
 """Physical values of each sensor of a model, float32 [..., H, W, C], NaN = no data."""
 BoolArray = npt.NDArray[np.bool_]
+_READS_PER_BATCH = 4
+"""In so many pieces, at least, are the pixels read that the model gets at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +92,8 @@ class _Window:
     Attributes:
         row: the window along the height.
         col: the window along the width.
-        pixels: all that the model sees [H, W, C]; none once they are in a batch.
+        pixels: all that the model sees [H, W, C]; none if the model is not asked, or
+            once they are in a batch.
         valid: bool, where the pixels that the window answers for have data.
     """
 
@@ -198,13 +203,24 @@ def _read(
             of_row = _Columns(
                 read=partial(source.read, _span(at_rows)),
                 stop=_span(at_cols[-1]).stop,
-                num_at_once=max_px // row.size,
+                num_at_once=math.ceil(max(row.size, max_px // row.size) / _READS_PER_BATCH),
             )
             for col, at_col in zip(cols, at_cols, strict=True):
                 held = of_row.get(_span(at_col))
-                pixels = {name: _picked(values, at_rows, at_col) for name, values in held.items()}
-                inside = {name: values[row.inside, col.inside] for name, values in pixels.items()}
-                yield _Window(row=row, col=col, pixels=pixels, valid=valid_mask(inside))
+                yield _window(
+                    row, col, {name: _picked(held[name], at_rows, at_col) for name in held}
+                )
+                # While the next columns are read, only what they share is needed.
+                del held
+
+
+def _window(row: AxisWindow, col: AxisWindow, pixels: Pixels) -> _Window:
+    """Return a window with its pixels [H, W, C], without them if none has data."""
+    valid = valid_mask({name: values[row.inside, col.inside] for name, values in pixels.items()})
+    if valid.any():
+        return _Window(row=row, col=col, pixels=pixels, valid=valid)
+    # Many such windows may wait for the next one that has data, so they take no memory.
+    return _Window(row=row, col=col, pixels={}, valid=np.broadcast_to(np.False_, valid.shape))
 
 
 @dataclass(kw_only=True)
@@ -214,7 +230,8 @@ class _Columns:
     Attributes:
         read: returns the pixels of columns.
         stop: end of all columns that will be wanted.
-        num_at_once: columns that are read together, if no more are wanted.
+        num_at_once: most columns that one call of `read` gets. So many are also read
+            at least, unless the scene ends.
         held: pixels that the next window may want.
         first: column of the first pixel of `held`.
     """
@@ -222,21 +239,38 @@ class _Columns:
     read: Callable[[slice], Pixels]
     stop: int
     num_at_once: int
-    held: Pixels = field(default_factory=dict)
+    held: dict[Sensor, FloatArray] = field(default_factory=dict)
     first: int = 0
 
     def get(self, wanted: slice) -> Pixels:
         """Return the pixels of columns, which begin no earlier than those before."""
-        kept = {name: values[:, wanted.start - self.first :] for name, values in self.held.items()}
-        end = wanted.start + max((values.shape[1] for values in kept.values()), default=0)
-        self.first, self.held = wanted.start, kept
+        for name, values in self.held.items():
+            self.held[name] = values[:, wanted.start - self.first :]
+        self.first = wanted.start
+        end = wanted.start + max((values.shape[1] for values in self.held.values()), default=0)
         if end < wanted.stop:
-            fresh = self.read(slice(end, max(wanted.stop, min(self.stop, end + self.num_at_once))))
-            self.held = {
-                name: np.concatenate([kept[name], values], axis=1) if kept else values
-                for name, values in fresh.items()
-            }
+            self._fill(end, max(wanted.stop, min(self.stop, end + self.num_at_once)))
         return {name: values[:, : wanted.stop - wanted.start] for name, values in self.held.items()}
+
+    def _fill(self, end: int, stop: int) -> None:
+        """Hold further columns, from the end of those that are held.
+
+        A reader needs several times the memory of what it returns, so it gets some
+        columns at a time.
+        """
+        held: dict[Sensor, FloatArray] = {}
+        for start in range(end, stop, self.num_at_once):
+            fresh = self.read(slice(start, min(stop, start + self.num_at_once)))
+            at = start - self.first
+            for name, values in fresh.items():
+                if name not in held:
+                    height, _, num_bands = values.shape
+                    # Each band is contiguous in memory, as readers give it.
+                    planes = np.empty((num_bands, height, stop - self.first), values.dtype)
+                    held[name] = np.moveaxis(planes, 0, -1)
+                    held[name][:, :at] = self.held.pop(name, values[:, :0])
+                held[name][:, at : at + values.shape[1]] = values
+        self.held = held
 
 
 def _span(index: npt.NDArray[np.int64]) -> slice:
@@ -272,25 +306,28 @@ def _batches(windows: Generator[_Window, None, None], max_batch_px: int) -> Iter
     # The thread that reads must also end the reading, which closes files.
     with closing(windows):
         for window in windows:
-            if window.has_data and asked:
-                size = asked[0].size
-                num_px = (len(asked) + 1) * size[0] * size[1]
-                if num_px > max_batch_px or window.size != size:
-                    yield _batch(together, asked)
-                    together, asked = [], []
+            if window.has_data and asked and window.size != asked[0].size:
+                yield _batch(together, asked)
+                together, asked = [], []
             together.append(window)
             if window.has_data:
                 asked.append(window)
-            elif not asked:
+            if not asked or (len(asked) + 1) * math.prod(asked[0].size) > max_batch_px:
                 yield _batch(together, asked)
-                together = []
+                together, asked = [], []
+            # Its pixels are not needed while the next ones are read.
+            del window
     if together:
         yield _batch(together, asked)
 
 
 def _batch(together: list[_Window], asked: list[_Window]) -> _Batch:
-    sensors = asked[0].pixels if asked else ()
-    pixels = {sensor: np.stack([one.pixels[sensor] for one in asked]) for sensor in sensors}
+    pixels = {}
+    for sensor in asked[0].pixels if asked else ():
+        found = [one.pixels[sensor] for one in asked]
+        # Interleaved, as models take them, or each model would copy them again.
+        interleaved = memory.empty_aligned((len(found), *found[0].shape))
+        pixels[sensor] = np.stack(found, out=interleaved)
     return _Batch(windows=[replace(one, pixels={}) for one in together], pixels=pixels)
 
 

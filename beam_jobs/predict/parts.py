@@ -43,6 +43,9 @@ NUM_MOMENTS = 2
 _ROWS_PER_BLOCK = 32
 _BYTES_OF_SAMPLE: dict[Sensor, int] = {"s1": 4, "s2": 2}
 """Bytes of a pixel of a band, as archives store it."""
+_CACHE_PER_PIXEL = 1.1
+"""GDAL's cache counts each block with some bytes of its own. A cache that is a little
+too small forgets each block just before it is needed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,16 +140,22 @@ def predict(
     Raises:
         DataError: a raster or the model cannot be read.
     """
+    memory.keep_apart()
     num_classes = len(segmenter.classes)
     width = area.cols.stop - area.cols.start + 2 * config.window.margin_px
     of_windows = task.grid.window(area.rows.start, area.cols.start, config.window.size_px, width)
     num_more = NUM_MOMENTS if config.uncertainty == "disagreement" else 0
     is_float = config.probability_dtype == "float16"
+    num_bands = 3 + num_classes + num_more
+    # Rows of the part lie in the same cache until they are written.
+    bytes_of_rows = num_bands * of_windows.height * of_windows.width * (4 if is_float else 1)
     source = Source(
         read=reader(task, segmenter.bands),
         model=model,
         num_classes=num_classes + num_more,
-        reading=lambda: open_files.keep_open(cache_bytes(task, segmenter.bands, of_windows)),
+        reading=lambda: open_files.keep_open(
+            cache_bytes(task, segmenter.bands, of_windows) + bytes_of_rows
+        ),
     )
     blocks = blending.blend(
         source, windows_of(task.grid, segmenter, config), area, config.max_batch_px
@@ -164,7 +173,7 @@ def predict(
             partial,
             "w",
             driver="GTiff",
-            count=3 + num_classes + num_more,
+            count=num_bands,
             height=grid.height,
             width=grid.width,
             crs=grid.crs,
@@ -251,9 +260,11 @@ def cache_bytes(task: MapTask, bands: Mapping[Sensor, tuple[str, ...]], rows: Gr
         scene = task.scenes[sensor]
         for path, found in readers.by_file(scene.bands, names).items() if scene.bands else ():
             with open_raster(path) as raster:
-                num_px = len(found) * windows.num_block_px(raster, rows)
+                # GDAL then keeps the blocks of all bands, also of those nobody reads.
+                num_bands = len(raster.descriptions) if raster.decodes_all_bands else len(found)
+                num_px = num_bands * windows.num_block_px(raster, rows)
                 total += _BYTES_OF_SAMPLE[sensor] * num_px
-    return min(total, open_files.CACHE_BYTES)
+    return min(int(_CACHE_PER_PIXEL * total), open_files.CACHE_BYTES)
 
 
 def _bands_of(

@@ -30,6 +30,8 @@ class GdalRaster(Georeferenced):
         self.height, self.width = dataset.height, dataset.width
         self.descriptions = dataset.descriptions
         self.block_shape = dataset.block_shapes[0]
+        structure = dataset.tags(ns="IMAGE_STRUCTURE")
+        self.decodes_all_bands = structure.get("INTERLEAVE") == "PIXEL"
         self.nodata_values = dataset.nodatavals
         self.alpha_index = next(
             (

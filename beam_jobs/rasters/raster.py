@@ -39,6 +39,7 @@ class Raster(Protocol):
         alpha_index: 1-based index of the band that tells how opaque the pixels are;
             None = there is none. It is no band of data unless a catalog lists it.
         block_shape: height and width of the block that the format decodes at once.
+        decodes_all_bands: whether reading a block of one band decodes all bands.
         bounds: xmin, ymin, xmax, ymax in the CRS.
     """
 
@@ -51,6 +52,7 @@ class Raster(Protocol):
     nodata_values: tuple[float | None, ...]
     alpha_index: int | None
     block_shape: tuple[int, int]
+    decodes_all_bands: bool
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -174,6 +176,7 @@ class GridRaster(Georeferenced, ABC):
         self.nodata_values = (header.nodata,) * len(header.descriptions)
         self.alpha_index: int | None = None
         self.block_shape = header.block_shape
+        self.decodes_all_bands = False
 
     def tags(self) -> dict[str, str]:
         """Return no texts: no layout needs the texts of such a file."""

@@ -61,12 +61,7 @@ def read_window(
     """
     crs = _crs_of(dataset)
     columns, rows = _extent(dataset, crs, grid)
-    # Aligned pixels are copied, so they need no neighbours. Without a margin, a window
-    # along the file's blocks does not decode the next row of blocks.
-    upright = _upright_transform(dataset.transform, dataset.height, dataset.width)
-    is_aligned = resampling.aligned_offset((crs, upright), grid) is not None
-    finer = max(1.0, (columns[1] - columns[0]) / grid.width, (rows[1] - rows[0]) / grid.height)
-    margin = 0 if is_aligned or not math.isfinite(finer) else math.ceil(MARGIN_PX * finer)
+    margin = _margin_px(dataset, crs, grid, columns, rows)
     row0, row1 = _clipped(rows, margin, 0, dataset.height)
     runs = _runs(dataset, columns, margin)
     if row1 <= row0 or not runs:
@@ -99,17 +94,42 @@ def read_window(
 def num_block_px(dataset: Raster, grid: Grid) -> int:
     """Return how many pixels of a band lie in the blocks that a grid touches, at most.
 
+    It holds wherever a grid of this size lies in the raster.
+
     Raises:
         DataError: the raster has no CRS.
     """
-    columns, rows = _extent(dataset, _crs_of(dataset), grid)
-    sides = (
-        min(last - first + 2 * block, length)
-        for (first, last), block, length in zip(
-            (rows, columns), dataset.block_shape, (dataset.height, dataset.width), strict=True
-        )
-    )
-    return math.prod(math.ceil(side) if math.isfinite(side) else 0 for side in sides)
+    crs = _crs_of(dataset)
+    columns, rows = _extent(dataset, crs, grid)
+    margin = _margin_px(dataset, crs, grid, columns, rows)
+    total = 1
+    for (first, last), block, length in zip(
+        (rows, columns), dataset.block_shape, (dataset.height, dataset.width), strict=True
+    ):
+        if not math.isfinite(last - first):
+            return 0
+        num_px = max(2, math.ceil(last - first - 1e-6) + 2 * margin + (margin > 0))
+        # The worst place is where the first block gives its last pixel only.
+        total *= min((num_px - 2) // block * block + 2 * block, length)
+    return total
+
+
+def _margin_px(
+    dataset: Raster,
+    crs: str,
+    grid: Grid,
+    columns: tuple[float, float],
+    rows: tuple[float, float],
+) -> int:
+    """Return how many source pixels are read on each side of the extent of a grid.
+
+    Aligned pixels are copied, so they need no neighbours. Without a margin, a window
+    along the file's blocks does not decode the next row of blocks.
+    """
+    upright = _upright_transform(dataset.transform, dataset.height, dataset.width)
+    is_aligned = resampling.aligned_offset((crs, upright), grid) is not None
+    finer = max(1.0, (columns[1] - columns[0]) / grid.width, (rows[1] - rows[0]) / grid.height)
+    return 0 if is_aligned or not math.isfinite(finer) else math.ceil(MARGIN_PX * finer)
 
 
 def _crs_of(dataset: Raster) -> str:

@@ -1,7 +1,9 @@
 """Pictures of maps; the oracles are the pixels of the scenes and of the maps."""
 
 import itertools
+from pathlib import Path
 
+import make_frames
 import make_rasters
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 
 from beam_jobs.catalogs import catalog
 from beam_jobs.contracts import locations
-from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
+from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L2A_BANDS
 from beam_jobs.contracts.labels import LabelClass
 from beam_jobs.predict import parts, pictures
 from beam_jobs.predict.graph import sensor_of
@@ -22,6 +24,7 @@ CLASSES = (
     LabelClass(id=0, name="dry", color="#d9c9a3"),
     LabelClass(id=1, name="water", color="#1f5fbf"),
 )
+COUNTS = Path("/proc/self/io")
 BANDS = {"s1": S1_DEFAULT_BANDS, "s2": ("B4", "B3", "B2")}
 
 
@@ -49,6 +52,23 @@ def test_a_pixel_of_the_picture_is_the_mean_of_pixels_of_the_scene(scenes, senso
         block = pixels[rows, col * factor : (col + 1) * factor].reshape(-1, len(names))
         mean = 10 * np.log10((10 ** (block / 10)).mean(0)) if sensor == "s1" else block.mean(0)
         np.testing.assert_allclose(found[row, col], mean, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not COUNTS.exists(), reason="only Linux counts the bytes that are read")
+def test_each_block_of_a_scene_is_read_once_whatever_bands_it_has(tmp_path):
+    frame = make_frames.Frame(name="tile", bands=S2_L2A_BANDS, height=512, width=1024)
+    listed = make_frames.write(tmp_path, [frame])
+    (item,) = catalog.read_items(listed)
+    scene = inspection.inspect(from_item(item, locations.parse(listed)), S2_L2A_BANDS)
+    task = parts.MapTask(map_id="one", scenes={"s2": scene}, grid=scene.grid, made_from="")
+    before = num_bytes_read()
+    picture = pictures._scene_rgb(task, "s2", 8)
+    assert picture.shape == (64, 128, 3)
+    assert num_bytes_read() - before < 1.2 * (tmp_path / "tile.tif").stat().st_size
+
+
+def num_bytes_read():
+    return int(COUNTS.read_text().split()[1])
 
 
 def make_class_file(folder, ids, **place):

@@ -1,14 +1,19 @@
 """Published segmenters: the wanted version is found, and a damaged one is one line."""
 
 import json
+import os
+import platform
 import shutil
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from beam_jobs.contracts.locations import DamagedFileError
 from beam_jobs.errors import DataError
-from beam_jobs.predict import segmenters
+from beam_jobs.predict import memory, segmenters
 
 MODELS = """model_config_list {
   config {
@@ -113,3 +118,44 @@ def test_a_saved_model_that_lacks_files_or_outputs_is_one_line(flood, tmp_path):
     (broken / "assets.extra/model_card.json").write_text('{"task": "segmentation"}')
     with pytest.raises(DamagedFileError, match=r"model_card\.json"):
         segmenters.find(str(broken))
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux"
+    or platform.machine() != "x86_64"
+    or os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0",
+    reason="TensorFlow has no allocator of its own for this CPU",
+)
+def test_windows_of_all_sizes_share_one_region_of_memory(flood):
+    segmenters.load(segmenters.find(f"{flood}/3"))
+    statm = Path("/proc/self/statm")
+    before, resident = (int(one) * 4096 for one in statm.read_text().split()[:2])
+    # Nearly as much as all windows may take; pages that are not used do not count.
+    with tf.device("CPU"):
+        held = tf.raw_ops.Empty(shape=[960 << 20], dtype=tf.uint8)
+    after, used = (int(one) * 4096 for one in statm.read_text().split()[:2])
+    assert held.shape == (960 << 20,)
+    assert after - before < 64 << 20
+    assert used - resident < 64 << 20
+
+
+@pytest.mark.parametrize("is_aligned", [True, False])
+def test_a_model_answers_the_same_for_pixels_that_it_shares(flood, is_aligned):
+    model = segmenters.load(segmenters.find(f"{flood}/3"))
+    values = np.random.default_rng(0).normal(-15, 5, (2, 32, 64, 1)).astype(np.float32)
+    values[0, 3] = np.nan
+    room = memory.empty_aligned((values.size + 1,))
+    pixels = room[0 if is_aligned else 1 :][: values.size].reshape(values.shape)
+    pixels[:] = values
+    assert (pixels.ctypes.data % memory.ALIGNED_BYTES == 0) == is_aligned
+    np.testing.assert_array_equal(model({"s1": pixels}), model({"s1": values}))
+    # Another member of an ensemble gets the same pixels.
+    np.testing.assert_array_equal(pixels, values)
+
+
+def test_aligned_pixels_are_not_copied():
+    pixels = memory.empty_aligned((1, 4, 4, 2))
+    pixels[:] = 1
+    tensor = segmenters._tensor(pixels)
+    pixels[0, 0, 0, 0] = 5
+    assert tensor.numpy()[0, 0, 0, 0] == 5
