@@ -26,9 +26,9 @@ of very different sizes (1500 samples, standard error 0.006):
 BCa is not used, because it mends the skewness of a statistic and not the lack of units.
 With two or three units, an interval that covers is as wide as the range of the score.
 
-`python -m tests.benchmarks.interval_coverage` measures this table and those of the
-other functions. `tests/models/test_intervals.py` runs the same simulations with fewer
-samples.
+`python -m tests.benchmarks.judging.interval_coverage` measures this table and those of
+the other functions. `tests/models/test_intervals.py` runs the same simulations with
+fewer samples.
 
 Source: Hesterberg 2015, "What Teachers Should Know About the Bootstrap", The American
 Statistician 69(4): percentile intervals are too narrow by a known factor, and wider

@@ -1,4 +1,4 @@
-"""Put tests/data on the path, select Keras 3, and offer a loopback S3 server."""
+"""Select Keras 3, and offer a loopback S3 server."""
 
 import atexit
 import gc
@@ -6,7 +6,6 @@ import importlib.util
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -19,7 +18,6 @@ settings.register_profile("terrapair", deadline=None, suppress_health_check=[Hea
 settings.load_profile("terrapair")
 
 startup.prepare()
-sys.path.insert(0, str(Path(__file__).parent / "data"))
 # Set this before any import of TFX, which would select Keras 2 for this process and its
 # children.
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "0")
@@ -108,9 +106,10 @@ def eager_steps(plain_graphs: None) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def s3_environment() -> Iterator[dict[str, str]]:
     """Set and return the environment variables of a loopback S3 server."""
-    import s3_server
     from apache_beam.io.filesystems import FileSystems
     from apache_beam.options.pipeline_options import PipelineOptions
+
+    from tests.data.servers import s3_server
 
     with s3_server.running() as variables, pytest.MonkeyPatch.context() as patch:
         for name, value in variables.items():
@@ -122,6 +121,6 @@ def s3_environment() -> Iterator[dict[str, str]]:
 @pytest.fixture
 def s3_folder(s3_environment: dict[str, str], request: pytest.FixtureRequest) -> str:
     """Return the URI of an empty folder on the loopback S3 server."""
-    import s3_server
+    from tests.data.servers import s3_server
 
     return s3_server.new_folder(request.function.__name__)

@@ -8,7 +8,8 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from repository import REPOSITORY
+
+from tests.data.runs.repository import REPOSITORY
 
 PACKAGES = ("beam_jobs", "models", "components", "pipeline")
 MODULES = sorted(path for package in PACKAGES for path in (REPOSITORY / package).rglob("*.py"))

@@ -5,7 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from repository import REPOSITORY
+
+from tests.data.runs.repository import REPOSITORY
 
 SCRIPT = REPOSITORY / ".ci" / "audit.py"
 AUDIT = runpy.run_path(str(SCRIPT))

@@ -13,16 +13,16 @@ import sys
 from types import SimpleNamespace
 
 import click
-import kubernetes_schema
 import pytest
 import yaml
 from apache_beam.options.pipeline_options import PortableOptions, StandardOptions
-from repository import REPOSITORY
 
 from beam_jobs import runner
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.terminal import program
 from pipeline.config import load_run_config
+from tests.data.runs.repository import REPOSITORY
+from tests.data.servers import kubernetes_schema
 from tests.drills import cronjob
 
 DEPLOY = REPOSITORY / "deploy"

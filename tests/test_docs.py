@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-from repository import REPOSITORY
+
+from tests.data.runs.repository import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(

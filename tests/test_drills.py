@@ -2,12 +2,12 @@
 
 import time
 
-import compiled_tasks
-import kubernetes_schema
 import pytest
-from repository import REPOSITORY
 
 from pipeline.runners import root
+from tests.data.runs import compiled_tasks
+from tests.data.runs.repository import REPOSITORY
+from tests.data.servers import kubernetes_schema
 from tests.drills.cronjob import DrillError
 from tests.drills.pods import Drill
 from tests.drills.task_pods import Pods, Processes, pod_of

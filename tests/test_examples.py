@@ -6,11 +6,12 @@ import runpy
 import subprocess
 import sys
 
-import make_segmenter
-import model_server
 import numpy as np
 import pytest
-from repository import REPOSITORY
+
+from tests.data.networks import make_segmenter
+from tests.data.runs.repository import REPOSITORY
+from tests.data.servers import model_server
 
 EXAMPLES = REPOSITORY / "examples"
 

@@ -9,7 +9,8 @@ import sys
 
 import pytest
 import tomllib
-from repository import REPOSITORY
+
+from tests.data.runs.repository import REPOSITORY
 
 IMAGE = REPOSITORY / ".ci" / "image"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from repository import REPOSITORY
+
+from tests.data.runs.repository import REPOSITORY
 
 PACKAGES = ("beam_jobs", "models", "components", "pipeline")
 ROOTS = (*PACKAGES, "tests")

@@ -6,7 +6,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from repository import REPOSITORY
+
+from tests.data.runs.repository import REPOSITORY
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from repository import REPOSITORY
 
 from beam_jobs.terminal.program import group
 from pipeline.config import load_run_config
 from tests.benchmarks.__main__ import BENCHMARKS
+from tests.data.runs.repository import REPOSITORY
 
 README = REPOSITORY / "README.md"
 PICTURE = REPOSITORY / "docs" / "images" / "flood.png"

@@ -1,24 +1,25 @@
 """docs/scaling.md: its figures are the computed ones."""
 
 import pytest
-from repository import REPOSITORY
 
-from tests.benchmarks import sizing, training_sizing
-from tests.benchmarks.training_sizing import Encoders, Machine, Training
+from tests.benchmarks.data import sizing
+from tests.benchmarks.training import training_sizing
+from tests.benchmarks.training.training_sizing import Encoders, Machine, Training
+from tests.data.runs.repository import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "scaling.md"
 
 
 def test_the_page_holds_the_computed_table():
     assert sizing.table() in PAGE.read_text(), (
-        "run `python -m tests.benchmarks.sizing` and paste its output"
+        "run `python -m tests.benchmarks.data.sizing` and paste its output"
     )
 
 
 @pytest.mark.parametrize("size_px", [64, 128])
 def test_the_page_holds_the_computed_tables_of_trainings(size_px):
     assert training_sizing.table(size_px) in PAGE.read_text(), (
-        "run `python -m tests.benchmarks.training_sizing` and paste its output"
+        "run `python -m tests.benchmarks.training.training_sizing` and paste its output"
     )
 
 

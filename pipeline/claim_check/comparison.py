@@ -45,7 +45,7 @@ class Difference:
         One interval is not enough. With equal arms and 20 units, the bootstrap alone
         lies above 0 in 10.9 % of 1,500 cases of three seeds and in 5.2 % of five, both
         intervals in 2.3 % of either (nominal: 2.5 %).
-        `python -m tests.benchmarks.interval_coverage` measures this.
+        `python -m tests.benchmarks.judging.interval_coverage` measures this.
         """
         # NaN is neither above nor below 0: an interval that cannot be computed decides
         # nothing.

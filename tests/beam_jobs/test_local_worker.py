@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from repository import REPOSITORY
+
+from tests.data.runs.repository import REPOSITORY
 
 _WORKER = """
 import time

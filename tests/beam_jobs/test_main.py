@@ -5,13 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import make_stac_items
 import pytest
-from make_datasets import make_sen12ms
-from repository import REPOSITORY
 
 from beam_jobs.__main__ import run
 from beam_jobs.contracts import manifest
+from tests.data.runs.repository import REPOSITORY
+from tests.data.scenes import make_stac_items
+from tests.data.scenes.make_datasets import make_sen12ms
 
 
 @pytest.mark.e2e

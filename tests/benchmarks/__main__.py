@@ -8,30 +8,31 @@ A slow machine changes the figures, but no benchmark fails because of it.
 import json
 import sys
 
-from tests.benchmarks import (
-    augment_speed,
+from tests.benchmarks.data import (
     build_memory,
     build_speed,
-    drift_embeddings,
-    drift_errors,
-    export_speed,
     fetch_resume,
-    gate_errors,
-    gradient_cache_memory,
-    input_pipeline,
-    loss_memory,
+    pairing_scale,
+    reading_speed,
+    shard_bytes,
+)
+from tests.benchmarks.judging import drift_embeddings, drift_errors, gate_errors, push_kills
+from tests.benchmarks.maps import (
+    export_speed,
     map_files,
     map_frames,
     map_kills,
     map_seams,
     map_speed,
-    pairing_scale,
     patch_borders,
-    push_kills,
-    reading_speed,
-    segmentation_speed,
     serving_latency,
-    shard_bytes,
+)
+from tests.benchmarks.training import (
+    augment_speed,
+    gradient_cache_memory,
+    input_pipeline,
+    loss_memory,
+    segmentation_speed,
     shared_input,
     training_costs,
     training_speed,

@@ -6,12 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import apache_beam as beam
-import make_shards
 import pytest
 import tensorflow as tf
 import tensorflow_model_analysis as tfma
-from made_once import made_once
-from make_artifacts import artifact_of
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.types import standard_artifacts
 from tfx_bsl.tfxio import tf_example_record
@@ -22,6 +19,9 @@ from components import evaluation
 from components.trainers import segment
 from models.config import EncoderConfig
 from models.segment_config import SegmentConfig
+from tests.data.runs.made_once import made_once
+from tests.data.runs.make_artifacts import artifact_of
+from tests.data.shards import make_shards
 
 
 class RollingModel(tf.Module):

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from make_artifacts import artifact_of
 from tfx.components.util import model_utils
 from tfx.types import standard_artifacts
 from tfx.types.experimental import simple_artifacts
@@ -13,6 +12,7 @@ from tfx.types.experimental import simple_artifacts
 from beam_jobs.contracts import settings
 from components import canary
 from models.published.canary import CanaryConfig
+from tests.data.runs.make_artifacts import artifact_of
 
 
 def run(model, root):

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 
-import make_scores
-import make_segmenter
 import pytest
 
 from beam_jobs.contracts import layout, manifest
@@ -13,6 +11,7 @@ from models.gate import champion as champion_lib
 from models.gate.config import GateConfig
 from models.publishing.publication import Approval, publish
 from models.scores.score_file import write_scores
+from tests.data.networks import make_scores, make_segmenter
 
 BANDS = {"s1": ("VV", "VH")}
 

@@ -1,7 +1,5 @@
 import json
 
-import make_shards
-import make_spans
 import pytest
 from tfx.types import standard_artifacts
 
@@ -9,6 +7,7 @@ from beam_jobs.contracts import layout, manifest, windows
 from beam_jobs.errors import DataError, RefusedError
 from components import data_manifest
 from components.artifacts import list_files
+from tests.data.shards import make_shards, make_spans
 
 
 def examples_of(span, version):

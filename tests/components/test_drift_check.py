@@ -4,13 +4,9 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
-import make_encoder
-import make_poison
-import make_shards
 import pytest
 import tensorflow as tf
 import tensorflow_data_validation as tfdv
-from make_artifacts import artifact_of, import_version
 from tensorflow_data_validation.statistics import stats_impl
 from tfx.types import artifact_utils, standard_artifacts
 from tfx.types.experimental import simple_artifacts
@@ -30,6 +26,9 @@ from models.drift.reference import find_served, published_files
 from models.drift.summary import summarize
 from models.health.embeddings import Embedder
 from models.publishing.publication import Approval, publish
+from tests.data.networks import make_encoder
+from tests.data.runs.make_artifacts import artifact_of, import_version
+from tests.data.shards import make_poison, make_shards
 
 CONFIG = DriftConfig(num_embedded=16)
 BANDS = ("B2", "B3", "B4", "B8", "B11")

@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-from make_artifacts import artifact_of, import_version
 from tfx.components.pusher import executor as pusher
 from tfx.components.trainer.fn_args_utils import FnArgs
 from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import (
@@ -25,6 +24,7 @@ from models.drift.patch_columns import read_columns
 from models.drift.reference import FOLDER, DataReference, read_reference
 from models.drift.summary import summarize
 from models.encoder_probe.config import ProbeConfig
+from tests.data.runs.make_artifacts import artifact_of, import_version
 
 ASKS_NOTHING = ProbeConfig(
     task="flood",

@@ -1,13 +1,12 @@
 """The audit as components: disjoint places pass, an overlap fails in the gate."""
 
-import make_shards
-import make_spans
 import pytest
 from tfx.types import standard_artifacts
 
 from beam_jobs.contracts import settings, windows
 from beam_jobs.errors import DataError
 from components import overlap_audit
+from tests.data.shards import make_shards, make_spans
 
 
 def examples_of(span, version):

@@ -2,15 +2,15 @@
 
 import json
 
-import make_shards
 import pytest
-from make_artifacts import artifact_of, import_version
 from tfx.types.experimental import simple_artifacts
 
 from beam_jobs.contracts import labels
 from components import evaluation, scorer
 from models.scores import score_file, slices
 from models.scores.summary import summarize
+from tests.data.runs.make_artifacts import artifact_of, import_version
+from tests.data.shards import make_shards
 
 
 def score(model, version, root):

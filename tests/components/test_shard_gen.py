@@ -2,10 +2,7 @@
 
 import shutil
 
-import make_spans
 import pytest
-from make_artifacts import NO_DRIFT
-from make_shards import make_version
 from tfx.components.example_gen import utils
 from tfx.proto.example_gen_pb2 import Input
 from tfx.types import standard_component_specs
@@ -16,6 +13,9 @@ from beam_jobs.contracts.set_aside import SetAside
 from beam_jobs.errors import DataError
 from components import shard_gen
 from components.examples import create_examples
+from tests.data.runs.make_artifacts import NO_DRIFT
+from tests.data.shards import make_spans
+from tests.data.shards.make_shards import make_version
 
 
 @pytest.fixture

@@ -4,11 +4,8 @@ import json
 import shutil
 from collections import Counter
 
-import damage
 import pytest
 import tensorflow_data_validation as tfdv
-from make_artifacts import BEAM_ARGUMENTS, NO_DRIFT
-from make_datasets import read_split
 from tfx.dsl.components.base.base_beam_executor import BaseBeamExecutor
 from tfx.proto.example_gen_pb2 import Input
 from tfx.types import standard_artifacts, standard_component_specs
@@ -18,6 +15,9 @@ from beam_jobs.contracts import layout
 from beam_jobs.contracts.shards import DamagedShardError
 from components import shard_gen, shard_readers
 from components.examples import create_examples
+from tests.data.faults import damage
+from tests.data.runs.make_artifacts import BEAM_ARGUMENTS, NO_DRIFT
+from tests.data.scenes.make_datasets import read_split
 
 
 def copied(version, folder):

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import make_summaries
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -17,6 +16,7 @@ from components.watched_statistics import (
 )
 from models.drift.config import DriftConfig
 from models.drift.reference import DataReference
+from tests.data.shards import make_summaries
 
 CONFIG = DriftConfig()
 

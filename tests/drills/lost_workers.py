@@ -27,20 +27,18 @@ from pathlib import Path
 from typing import Literal
 
 _REPOSITORY = Path(__file__).parents[2]
-_DATA = _REPOSITORY / "tests" / "data"
-sys.path.insert(0, str(_DATA))
 
 from beam_jobs.terminal.quiet import prepare_libraries  # noqa: E402
 
 prepare_libraries(os.environ, verbose=False)
 
-import make_shards  # noqa: E402 - of tests/data
 import numpy as np  # noqa: E402
 
 from beam_jobs.contracts import settings  # noqa: E402
 from components.trainers import workers  # noqa: E402
 from models.config import EncoderConfig, PretrainConfig  # noqa: E402
 from models.published import export  # noqa: E402
+from tests.data.shards import make_shards  # noqa: E402
 
 NUM_STEPS = 24
 BACK_OFF_S = 10.0
@@ -94,7 +92,8 @@ class Workers:
 
     def _start(self, index: int) -> subprocess.Popen[bytes]:
         config = settings.canonical_json(CONFIG)
-        first = [str(_DATA / "first_worker.py"), str(self._version), str(self._root), config]
+        module = "tests.data.faults.first_worker"
+        first = ["-m", module, str(self._version), str(self._root), config]
         others = ["-m", "pipeline", "follow", "--poll", "0.2"]
         task = {"type": "worker", "index": index}
         several = {
@@ -107,7 +106,7 @@ class Workers:
             cwd=_REPOSITORY,
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(_REPOSITORY), str(_DATA)]),
+                "PYTHONPATH": str(_REPOSITORY),
                 **(several if self._case.num_workers > 1 else {}),
             },
             stdout=log,

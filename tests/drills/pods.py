@@ -36,8 +36,9 @@ from beam_jobs.contracts import published
 from beam_jobs.contracts.locations import locate
 from pipeline.runners.node_record import BEGIN, REPORT, RunFolder
 from pipeline.runners.root import NODE_LOCKS_DIR
-from tests.data import compiled_tasks, maria_db, s3_server
-from tests.data.compiled_tasks import Task
+from tests.data.runs import compiled_tasks
+from tests.data.runs.compiled_tasks import Task
+from tests.data.servers import maria_db, s3_server
 from tests.drills.cronjob import Cluster, DrillError
 from tests.drills.task_pods import (
     KILLED,

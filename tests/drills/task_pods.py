@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.data.compiled_tasks import Task
+from tests.data.runs.compiled_tasks import Task
 from tests.drills.cronjob import Cluster, DrillError, check_started
 
 Secrets = Mapping[str, Mapping[str, str]]

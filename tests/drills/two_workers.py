@@ -39,12 +39,8 @@ from pipeline.config import RunConfig, load_text
 from pipeline.data_build import data_sets
 from pipeline.kubeflow.training_job import PORT
 from pipeline.runners.node_record import BEGIN, REPORT, RunFolder
+from tests.data.servers import maria_db, s3_server
 from tests.drills.cluster import Cluster, DrillError, say
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
-
-import maria_db
-import s3_server
 
 _REPOSITORY = Path(__file__).parents[2]
 _SMOKE = _REPOSITORY / "pipeline" / "configs" / "smoke.yaml"

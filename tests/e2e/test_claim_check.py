@@ -6,13 +6,13 @@ The images have other sizes, bands and units than the simulator's.
 import json
 import math
 
-import make_eight_bit
 import pytest
 import yaml
-from run_pipeline import run_pipeline_here
 
 from beam_jobs.contracts import manifest
 from pipeline.claim_check import claim
+from tests.data.runs.run_pipeline import run_pipeline_here
+from tests.data.scenes import make_eight_bit
 
 # It trains 44 models for two steps each, and publishes none.
 pytestmark = pytest.mark.usefixtures("eager_steps")

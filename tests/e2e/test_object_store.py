@@ -11,13 +11,13 @@ from subprocess import CompletedProcess
 
 import pytest
 import yaml
-from repository import REPOSITORY
-from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.contracts import layout, locations, manifest
 from models.drift.reference import find_served
 from pipeline.config import RunConfig, load_run_config
 from pipeline.report.run_record import RunRecord, read_last_run
+from tests.data.runs.repository import REPOSITORY
+from tests.data.runs.run_pipeline import run_pipeline, run_pipeline_here
 
 # The second run has a process of its own, and graphs.
 pytestmark = pytest.mark.usefixtures("eager_steps")
@@ -34,7 +34,7 @@ class Ended:
 @pytest.fixture(scope="module")
 def store(s3_environment):
     """Return the URI of an empty folder on the loopback S3 server."""
-    import s3_server
+    from tests.data.servers import s3_server
 
     return s3_server.new_folder("whole-run")
 

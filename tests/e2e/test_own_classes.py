@@ -10,12 +10,12 @@ import rasterio
 import shapely
 import yaml
 from rasterio.features import shapes
-from repository import REPOSITORY
-from run_pipeline import run_pipeline_here
 
 from beam_jobs import config as c
 from beam_jobs.contracts import manifest
 from beam_jobs.simulation.simulate import simulate
+from tests.data.runs.repository import REPOSITORY
+from tests.data.runs.run_pipeline import run_pipeline_here
 
 CLASS_OF = {0: "water", 4: "crops"}
 """Class of the simulator's ids; all others are land."""

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from make_datasets import (
-    COPERNICUS_BENCH_LISTS,
-    make_copernicus_bench_dfc2020,
-    make_sen1floods11,
-    read_split,
-)
-from repository import REPOSITORY
-from run_pipeline import run_pipeline_here
 
 from beam_jobs.contracts import layout
 from beam_jobs.contracts.labels import get_schema
 from components.scorer import DOCUMENT_FILE
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run
+from tests.data.runs.repository import REPOSITORY
+from tests.data.runs.run_pipeline import run_pipeline_here
+from tests.data.scenes.make_datasets import (
+    COPERNICUS_BENCH_LISTS,
+    make_copernicus_bench_dfc2020,
+    make_sen1floods11,
+    read_split,
+)
 
 CONFIGS = REPOSITORY / "pipeline/configs"
 SMALL = {

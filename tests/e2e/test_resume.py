@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 import yaml
-from repository import REPOSITORY
-from run_pipeline import run_pipeline_here
 
 from beam_jobs.contracts import layout, manifest
 from components.artifacts import METRICS_FILE
@@ -20,6 +18,8 @@ from models import pretrain
 from models.training.scaffold import Folders, Shards
 from pipeline.config import load_run_config
 from pipeline.report.run_record import read_last_run
+from tests.data.runs.repository import REPOSITORY
+from tests.data.runs.run_pipeline import run_pipeline_here
 
 NUM_STEPS = 140
 CHECKPOINT_EVERY = 7

@@ -5,14 +5,9 @@ import os
 import re
 import shutil
 
-import compiled_tasks
-import make_poison
-import maria_db
 import pytest
 import rasterio
 from PIL import Image
-from repository import REPOSITORY
-from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.config import SimulateConfig
 from beam_jobs.contracts import layout, manifest, windows
@@ -28,6 +23,11 @@ from pipeline.report.run_record import read_last_run
 from pipeline.runners.data_jobs import data_jobs
 from pipeline.runners.local import compile_nodes, run_local
 from pipeline.service.attempts import read_attempts
+from tests.data.runs import compiled_tasks
+from tests.data.runs.repository import REPOSITORY
+from tests.data.runs.run_pipeline import run_pipeline, run_pipeline_here
+from tests.data.servers import maria_db
+from tests.data.shards import make_poison
 
 CONFIG = "pipeline/configs/smoke.yaml"
 MODELS = ("encoder", "flood", "landcover")

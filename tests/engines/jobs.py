@@ -79,9 +79,8 @@ class Inputs:
 
 def make_inputs(folder: Path) -> tuple[Path, Path, Path]:
     """Return catalog, model and places, which are made in `folder`."""
-    sys.path.insert(0, str(REPOSITORY / "tests" / "data"))
-    import make_places
-    import make_segmenter
+    from tests.data.networks import make_segmenter
+    from tests.data.scenes import make_places
 
     catalog = simulate(
         SimulateConfig(num_places=4, num_dates=2, size_px=320, seed=5), folder / "scenes"

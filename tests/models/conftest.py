@@ -4,15 +4,15 @@ import functools
 from pathlib import Path
 from types import SimpleNamespace
 
-import make_shards
 import pytest
-from made_once import made_once
 
 from beam_jobs.contracts import layout, manifest
 from models import pretrain, segment
 from models.config import EncoderConfig, OptimizerConfig, PretrainConfig
 from models.segment_config import SegmentConfig
 from models.training.scaffold import Folders, Shards
+from tests.data.runs.made_once import made_once
+from tests.data.shards import make_shards
 
 _TRAINED = {"pretrained", "segmented"}
 

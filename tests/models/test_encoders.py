@@ -5,11 +5,11 @@ import sys
 import keras
 import numpy as np
 import pytest
-from repository import REPOSITORY
 
 from models.config import EncoderConfig
 from models.dual_encoder import build_dual_encoder
 from models.encoders import SensorEncoder, build_encoder, with_border, with_precision
+from tests.data.runs.repository import REPOSITORY
 
 
 def small(sensor="s1", precision="float32", norm="batch"):

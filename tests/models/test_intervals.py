@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.intervals import Resampling, bootstrap, over_seeds
-from tests.benchmarks import interval_coverage
+from tests.benchmarks.judging import interval_coverage
 
 NUM_BLOCKS, PER_BLOCK = 15, 8
 BLOCK = np.repeat(np.arange(NUM_BLOCKS), PER_BLOCK).astype(str)

@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 import tensorflow as tf
-from pair_loss import pair_loss
 
 from models.losses import MaskedCrossentropy, global_weight, pixel_crossentropy
+from tests.data.networks.pair_loss import pair_loss
 
 
 def unit_rows(rng, shape):

@@ -5,7 +5,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from watched_training import KilledError, Watch
 
 from models import pretrain
 from models.config import EncoderConfig, PretrainConfig
@@ -16,6 +15,7 @@ from models.objectives.registry import make_objective
 from models.published import export
 from models.training import scaffold
 from models.training.scaffold import Folders
+from tests.data.faults.watched_training import KilledError, Watch
 
 
 def test_loss_falls_clearly_and_every_step_is_reported(pretrained):

@@ -27,7 +27,8 @@ def check() -> dict[str, object]:
         RuntimeError: the maps are not those of `predict`, or the server does what this
             check says that it does not.
     """
-    from tests.data import make_shards, make_unet
+    from tests.data.networks import make_unet
+    from tests.data.shards import make_shards
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -112,7 +113,7 @@ def _status(url: str, body: bytes | None) -> str:
 @contextmanager
 def _server(model: str) -> Iterator[str]:
     """Run KServe's server in a process of its own, and yield host and port."""
-    from tests.data import model_server
+    from tests.data.servers import model_server
 
     if PYTHON_VARIABLE not in os.environ:
         raise RuntimeError(f"set {PYTHON_VARIABLE} to an interpreter with kserve")

@@ -29,7 +29,8 @@ def check() -> dict[str, object]:
     """
     from beam_jobs.contracts import manifest
     from models.config import EncoderConfig
-    from tests.data import make_encoder, make_shards, make_unet
+    from tests.data.networks import make_encoder, make_unet
+    from tests.data.shards import make_shards
 
     if PYTHON_VARIABLE not in os.environ:
         raise RuntimeError(f"set {PYTHON_VARIABLE} to an interpreter with openvino")

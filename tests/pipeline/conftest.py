@@ -4,8 +4,9 @@ import copy
 from pathlib import Path
 
 import pytest
-from pipeline_values import VALUES
-from repository import REPOSITORY
+
+from tests.data.runs.pipeline_values import VALUES
+from tests.data.runs.repository import REPOSITORY
 
 CONFIGS = REPOSITORY / "pipeline" / "configs"
 

@@ -2,11 +2,11 @@ import dataclasses
 import math
 
 import pytest
-from repository import REPOSITORY
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.windows import WindowConfig
 from pipeline.config import RunConfig, load_run_config
+from tests.data.runs.repository import REPOSITORY
 
 SHIPPED = sorted((REPOSITORY / "pipeline" / "configs").glob("*.yaml"))
 KUBEFLOW_ENVIRONMENT = {

@@ -3,15 +3,14 @@
 import os
 import shutil
 
-import damage
-import make_encoder
-import make_index
-import make_shards
 import pytest
 
 from beam_jobs.contracts import manifest
 from beam_jobs.terminal import program
 from models.neighbours.index import write_index
+from tests.data.faults import damage
+from tests.data.networks import make_encoder, make_index
+from tests.data.shards import make_shards
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,7 @@ import shutil
 import sys
 from contextlib import nullcontext
 
-import make_datasets
-import make_spans
 import pytest
-from run_pipeline import run_pipeline_here
 
 from beam_jobs import config as c
 from beam_jobs.contracts import layout, manifest, set_aside, settings, windows
@@ -19,6 +16,9 @@ from beam_jobs.errors import DataError
 from beam_jobs.simulation.simulate import simulate
 from pipeline.config import RunConfig
 from pipeline.data_build import build_data, check_window, data_sets
+from tests.data.runs.run_pipeline import run_pipeline_here
+from tests.data.scenes import make_datasets
+from tests.data.shards import make_spans
 
 
 @pytest.fixture(scope="module")

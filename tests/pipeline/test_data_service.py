@@ -5,14 +5,14 @@ import subprocess
 import sys
 from contextlib import ExitStack, contextmanager
 
-import make_shards
 import pytest
-from repository import REPOSITORY
 
 from beam_jobs.contracts import layout
 from models import input_pipeline
 from models.config import InputConfig
 from models.reading.epochs import EpochPlan
+from tests.data.runs.repository import REPOSITORY
+from tests.data.shards import make_shards
 
 
 @contextmanager

@@ -5,15 +5,15 @@ import os
 import subprocess
 import sys
 
-import make_state_dict
 import pytest
 import yaml
-from repository import REPOSITORY
-from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.contracts import settings
 from beam_jobs.storage import locks
 from pipeline.config import load_run_config
+from tests.data.networks import make_state_dict
+from tests.data.runs.repository import REPOSITORY
+from tests.data.runs.run_pipeline import run_pipeline, run_pipeline_here
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,13 @@ import shutil
 import sqlite3
 from contextlib import closing
 
-import damage
 import pytest
 from ml_metadata import metadata_store, proto
 
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.errors import DataError
 from pipeline import metadata_file
+from tests.data.faults import damage
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,8 @@ import json
 import re
 import shutil
 
-import make_shards
-import make_spans
 import pytest
 import yaml
-from repository import REPOSITORY
 
 from beam_jobs.contracts import manifest, settings, windows
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L2A_BANDS
@@ -19,6 +16,8 @@ from models.public_weights.catalog import KNOWN
 from models.published import card as card_lib
 from pipeline import published_encoder
 from pipeline.config import RunConfig, load_run_config
+from tests.data.runs.repository import REPOSITORY
+from tests.data.shards import make_shards, make_spans
 
 BANDS = {"s1": list(S1_DEFAULT_BANDS), "s2": list(S2_L2A_BANDS)}
 CLAIM = {"primary": {"task": "flood", "inputs": "s1", "regime": "linear", "fraction": 0.1}}

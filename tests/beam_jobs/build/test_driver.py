@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import rasterio
 import tensorflow as tf
-from repository import REPOSITORY
 
 from beam_jobs import config as c
 from beam_jobs.build import choice, patches, spool, writers
@@ -24,6 +23,7 @@ from beam_jobs.contracts import layout, manifest, records
 from beam_jobs.contracts.labels import IGNORE
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import grids
+from tests.data.runs.repository import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 

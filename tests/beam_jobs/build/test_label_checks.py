@@ -8,7 +8,6 @@ import numpy as np
 import pyogrio
 import pytest
 import shapely
-from make_rasters import UTM, XMIN, YMAX, write_geotiff
 
 from beam_jobs import config as c
 from beam_jobs.build import label_checks
@@ -16,6 +15,7 @@ from beam_jobs.catalogs.catalog import read_items
 from beam_jobs.errors import DataError
 from beam_jobs.scenes.grids import lonlat_bounds
 from beam_jobs.scenes.scene import from_item
+from tests.data.scenes.make_rasters import UTM, XMIN, YMAX, write_geotiff
 
 SPLITS = ("train", "eval", "test")
 ALL = {(split, label_id): 5 for split in SPLITS for label_id in (0, 1)}

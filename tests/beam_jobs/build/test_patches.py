@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-from make_rasters import backscatter, digital_numbers, north_up, s1_scene, s2_scene, write_geotiff
 from pyproj import Transformer
 
 from beam_jobs.build import patches
@@ -20,6 +19,14 @@ from beam_jobs.judging import splits
 from beam_jobs.scenes import inspection
 from beam_jobs.scenes.label_assets import LabelSource
 from beam_jobs.scenes.scene import absent_partner
+from tests.data.scenes.make_rasters import (
+    backscatter,
+    digital_numbers,
+    north_up,
+    s1_scene,
+    s2_scene,
+    write_geotiff,
+)
 
 SIZE = 16
 # One block of 500 km, so that no patch straddles unless a test wants it to.

@@ -14,7 +14,7 @@ from beam_jobs.build import shard_sizes, spool, writers
 from beam_jobs.build.shard_sizes import SumVolumes, Volume
 from beam_jobs.build.spool import PatchRef
 from beam_jobs.contracts import records
-from tests.data.make_patches import make_patch
+from tests.data.shards.make_patches import make_patch
 
 
 def patch_id(number: int) -> str:

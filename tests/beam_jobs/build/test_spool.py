@@ -7,7 +7,7 @@ import pytest
 
 from beam_jobs.build import patches, spool, writers
 from beam_jobs.contracts import records
-from tests.data.make_patches import make_patch
+from tests.data.shards.make_patches import make_patch
 
 
 def patch_of(letter: str) -> records.PairedPatch:

@@ -5,11 +5,9 @@ import hashlib
 from pathlib import Path
 
 import apache_beam as beam
-import make_stac_items
 import pytest
 from apache_beam.testing.test_pipeline import TestPipeline
 from apache_beam.testing.util import assert_that, equal_to
-from make_stac_items import s2_bands
 
 from beam_jobs.build import spool, transforms
 from beam_jobs.build.patches import PairTask
@@ -26,6 +24,8 @@ from beam_jobs.runner import LOCAL_RUNNER
 from beam_jobs.scenes import inspection
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.scene import Scene, from_item
+from tests.data.scenes import make_stac_items
+from tests.data.scenes.make_stac_items import s2_bands
 
 HOUR = 3600
 IN_A_DAY = BuildConfig(pairing=PairingConfig(max_time_gap_hours=24.0))

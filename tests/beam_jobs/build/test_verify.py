@@ -1,12 +1,12 @@
 """Verify: every way a shard can differ from the manifest is one line with the file."""
 
-import make_shards
 import pytest
 
 from beam_jobs.__main__ import run
 from beam_jobs.build.verify import verify
 from beam_jobs.contracts import layout
 from beam_jobs.errors import DataError
+from tests.data.shards import make_shards
 
 
 @pytest.fixture

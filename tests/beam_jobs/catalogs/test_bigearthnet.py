@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 import rasterio
-from make_datasets import S1_PATCH, S2_PATCH, make_bigearthnet, partner_of, scenes_of
-from make_rasters import digital_numbers
-from real_samples import SAMPLES, needs_samples
 
 from beam_jobs.catalogs import bigearthnet
 from beam_jobs.config import PairingConfig
@@ -13,6 +10,15 @@ from beam_jobs.contracts.bands import S2_L2A_BANDS
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import inspection, readers
 from beam_jobs.scenes.scene import from_item
+from tests.data.scenes.make_datasets import (
+    S1_PATCH,
+    S2_PATCH,
+    make_bigearthnet,
+    partner_of,
+    scenes_of,
+)
+from tests.data.scenes.make_rasters import digital_numbers
+from tests.data.scenes.real_samples import SAMPLES, needs_samples
 
 
 def test_a_bigearthnet_folder_brings_all_bands_to_10_m(tmp_path):

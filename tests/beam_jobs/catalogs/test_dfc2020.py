@@ -4,7 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from make_datasets import (
+
+from beam_jobs.build.driver import build_labels
+from beam_jobs.catalogs import dfc2020, layouts
+from beam_jobs.config import HoldoutConfig, LabelConfig, SplitConfig
+from beam_jobs.contracts import labels
+from beam_jobs.errors import DataError
+from beam_jobs.scenes import inspection, label_rasters, readers
+from tests.data.scenes.make_datasets import (
     COPERNICUS_BENCH_LISTS,
     built_patches,
     check_land_cover_patch,
@@ -16,13 +23,6 @@ from make_datasets import (
     scenes_of,
     small_config,
 )
-
-from beam_jobs.build.driver import build_labels
-from beam_jobs.catalogs import dfc2020, layouts
-from beam_jobs.config import HoldoutConfig, LabelConfig, SplitConfig
-from beam_jobs.contracts import labels
-from beam_jobs.errors import DataError
-from beam_jobs.scenes import inspection, label_rasters, readers
 
 # The fixtures write rasters without a place on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

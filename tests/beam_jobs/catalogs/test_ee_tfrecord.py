@@ -7,10 +7,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from make_datasets import built_patches, small_config, write_catalog
-from make_exports import export_planes, make_ee_tfrecord, write_export
 from rasterio.windows import Window
-from real_samples import SAMPLES, needs_samples
 
 from beam_jobs.build.driver import build_pairs
 from beam_jobs.catalogs import layouts
@@ -21,6 +18,9 @@ from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
 from beam_jobs.scenes import inspection, label_rasters, readers
 from beam_jobs.scenes.scene import from_item
+from tests.data.scenes.make_datasets import built_patches, small_config, write_catalog
+from tests.data.scenes.make_exports import export_planes, make_ee_tfrecord, write_export
+from tests.data.scenes.real_samples import SAMPLES, needs_samples
 
 
 @pytest.fixture(scope="module")

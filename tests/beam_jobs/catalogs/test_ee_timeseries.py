@@ -7,7 +7,14 @@ from datetime import datetime, timezone
 import numpy as np
 import pytest
 import rasterio
-from make_datasets import (
+
+from beam_jobs.build import patches
+from beam_jobs.build.driver import build_pairs
+from beam_jobs.catalogs import ee_timeseries, layouts
+from beam_jobs.contracts.bands import S2_L1C_BANDS
+from beam_jobs.contracts.records import PairedPatch
+from beam_jobs.scenes import inspection, readers
+from tests.data.scenes.make_datasets import (
     built_patches,
     ee_band_names,
     make_ee_timeseries,
@@ -17,15 +24,8 @@ from make_datasets import (
     scenes_of,
     small_config,
 )
-from make_rasters import write_geotiff
-from real_samples import SAMPLES, needs_samples
-
-from beam_jobs.build import patches
-from beam_jobs.build.driver import build_pairs
-from beam_jobs.catalogs import ee_timeseries, layouts
-from beam_jobs.contracts.bands import S2_L1C_BANDS
-from beam_jobs.contracts.records import PairedPatch
-from beam_jobs.scenes import inspection, readers
+from tests.data.scenes.make_rasters import write_geotiff
+from tests.data.scenes.real_samples import SAMPLES, needs_samples
 
 CONFIG = small_config(block_size_km=0.4)
 S1_IMAGE = "S1A_IW_GRDH_1SDV_20230103T171525_20230103T171550_046616_0596C5_2F48"

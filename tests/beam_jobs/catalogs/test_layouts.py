@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
-from make_datasets import (
+
+from beam_jobs.catalogs import layouts
+from beam_jobs.catalogs.catalog import discover
+from beam_jobs.config import CatalogConfig
+from tests.data.scenes.make_datasets import (
     make_bigearthnet,
     make_dfc2020,
     make_ee_timeseries,
@@ -11,13 +15,9 @@ from make_datasets import (
     make_ssl4eo,
     make_terramesh,
 )
-from make_exports import make_ee_tfrecord, make_ssl4eo_v11, make_terramesh_shards
-from make_rasters import write_geotiff
-from make_stac_items import make_stac_folder
-
-from beam_jobs.catalogs import layouts
-from beam_jobs.catalogs.catalog import discover
-from beam_jobs.config import CatalogConfig
+from tests.data.scenes.make_exports import make_ee_tfrecord, make_ssl4eo_v11, make_terramesh_shards
+from tests.data.scenes.make_rasters import write_geotiff
+from tests.data.scenes.make_stac_items import make_stac_folder
 
 MAKERS = {
     "terramesh": make_terramesh,

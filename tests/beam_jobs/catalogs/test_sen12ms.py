@@ -2,7 +2,14 @@
 
 import numpy as np
 import pytest
-from make_datasets import (
+
+from beam_jobs.build.driver import build_labels
+from beam_jobs.catalogs import sen12ms
+from beam_jobs.config import LabelConfig
+from beam_jobs.contracts import labels, manifest
+from beam_jobs.contracts.bands import S2_L1C_BANDS
+from beam_jobs.scenes import inspection, label_rasters, readers
+from tests.data.scenes.make_datasets import (
     built_patches,
     check_land_cover_patch,
     land_cover,
@@ -12,13 +19,6 @@ from make_datasets import (
     scenes_of,
     small_config,
 )
-
-from beam_jobs.build.driver import build_labels
-from beam_jobs.catalogs import sen12ms
-from beam_jobs.config import LabelConfig
-from beam_jobs.contracts import labels, manifest
-from beam_jobs.contracts.bands import S2_L1C_BANDS
-from beam_jobs.scenes import inspection, label_rasters, readers
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import pickle
 
 import pytest
-from make_datasets import make_sen12ms, scenes_of
 
 from beam_jobs.catalogs import sen12ms, sen12ms_splits
 from beam_jobs.errors import DataError
+from tests.data.scenes.make_datasets import make_sen12ms, scenes_of
 
 
 def test_listed_scenes_are_held_out_with_all_their_patches_and_sensors(tmp_path):

@@ -8,7 +8,15 @@ import math
 import numpy as np
 import pyproj
 import pytest
-from make_datasets import (
+
+from beam_jobs import config as c
+from beam_jobs.build.driver import build_labels
+from beam_jobs.catalogs import sen1floods11
+from beam_jobs.contracts import manifest
+from beam_jobs.contracts.bands import S2_L1C_BANDS
+from beam_jobs.errors import DataError
+from beam_jobs.scenes import grids, inspection, label_rasters, readers
+from tests.data.scenes.make_datasets import (
     DEGREES_PER_PX,
     SEN1FLOODS11_PLACES,
     flood_label,
@@ -19,14 +27,6 @@ from make_datasets import (
     scenes_of,
     write_catalog,
 )
-
-from beam_jobs import config as c
-from beam_jobs.build.driver import build_labels
-from beam_jobs.catalogs import sen1floods11
-from beam_jobs.contracts import manifest
-from beam_jobs.contracts.bands import S2_L1C_BANDS
-from beam_jobs.errors import DataError
-from beam_jobs.scenes import grids, inspection, label_rasters, readers
 
 CHIPS = list(SEN1FLOODS11_PLACES)
 

@@ -2,7 +2,13 @@
 
 import numpy as np
 import pytest
-from make_datasets import (
+
+from beam_jobs.build.driver import build_pairs
+from beam_jobs.catalogs import ssl4eo
+from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
+from beam_jobs.errors import DataError
+from beam_jobs.scenes import inspection, readers
+from tests.data.scenes.make_datasets import (
     SSL4EO_S1,
     SSL4EO_S2,
     built_patches,
@@ -13,12 +19,6 @@ from make_datasets import (
     scenes_of,
     small_config,
 )
-
-from beam_jobs.build.driver import build_pairs
-from beam_jobs.catalogs import ssl4eo
-from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
-from beam_jobs.errors import DataError
-from beam_jobs.scenes import inspection, readers
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,16 @@
 import json
 from pathlib import Path
 
-import make_stac_items
 import numpy as np
 import pytest
-from make_stac_items import s2_bands
 
 from beam_jobs.catalogs import catalog, layouts, stac_items
 from beam_jobs.config import CatalogConfig
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import inspection, readers
 from beam_jobs.scenes.scene import from_item
+from tests.data.scenes import make_stac_items
+from tests.data.scenes.make_stac_items import s2_bands
 
 
 def write(path: Path, value: dict) -> Path:

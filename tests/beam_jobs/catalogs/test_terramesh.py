@@ -5,9 +5,6 @@ import math
 import numpy as np
 import pytest
 import rasterio
-from make_datasets import make_terramesh, partner_of, scenes_of
-from make_rasters import UTM, backscatter, digital_numbers, write_geotiff
-from real_samples import SAMPLES, needs_samples
 
 from beam_jobs.catalogs import terramesh
 from beam_jobs.config import PairingConfig
@@ -16,6 +13,9 @@ from beam_jobs.errors import DataError
 from beam_jobs.judging import pairing
 from beam_jobs.scenes import inspection, label_rasters, readers
 from beam_jobs.scenes.scene import from_item
+from tests.data.scenes.make_datasets import make_terramesh, partner_of, scenes_of
+from tests.data.scenes.make_rasters import UTM, backscatter, digital_numbers, write_geotiff
+from tests.data.scenes.real_samples import SAMPLES, needs_samples
 
 
 def test_a_terramesh_folder_gives_one_item_a_file_with_the_times_of_the_tags(tmp_path):

@@ -2,8 +2,14 @@
 
 import numpy as np
 import pytest
-from make_datasets import built_patches, scenes_of, small_config, write_catalog
-from make_exports import (
+
+from beam_jobs.build.driver import build_pairs
+from beam_jobs.build.input_hashes import content_sha256
+from beam_jobs.catalogs import zarr_shards
+from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS, S2_L2A_BANDS
+from beam_jobs.scenes import inspection, label_rasters, readers
+from tests.data.scenes.make_datasets import built_patches, scenes_of, small_config, write_catalog
+from tests.data.scenes.make_exports import (
     BATCH,
     SAMPLES,
     cloud_classes,
@@ -13,12 +19,6 @@ from make_exports import (
     stored_pixels,
     write_shard,
 )
-
-from beam_jobs.build.driver import build_pairs
-from beam_jobs.build.input_hashes import content_sha256
-from beam_jobs.catalogs import zarr_shards
-from beam_jobs.contracts.bands import S1_DEFAULT_BANDS, S2_L1C_BANDS, S2_L2A_BANDS
-from beam_jobs.scenes import inspection, label_rasters, readers
 
 BANDS = {
     "S1GRD": S1_DEFAULT_BANDS,

@@ -7,10 +7,8 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-import make_places
 import pytest
 import rasterio
-from killed_fetch import content
 
 from beam_jobs import config as c
 from beam_jobs.__main__ import run
@@ -28,6 +26,8 @@ from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
 from beam_jobs.simulation.simulate import simulate
 from beam_jobs.storage import files
+from tests.data.faults.killed_fetch import content
+from tests.data.scenes import make_places
 
 pytestmark = pytest.mark.e2e
 

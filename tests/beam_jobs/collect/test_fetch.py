@@ -14,14 +14,10 @@ from collections import Counter
 from pathlib import Path
 from typing import ClassVar
 
-import killed_fetch
-import make_places
 import numpy as np
 import pytest
 import rasterio
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
-from killed_fetch import answered, content, num_done, overrides
-from repository import REPOSITORY
 
 from beam_jobs import config as c
 from beam_jobs.__main__ import run
@@ -38,6 +34,10 @@ from beam_jobs.errors import DataError
 from beam_jobs.places.place import Place, Window, read_places, write_places
 from beam_jobs.runner import LocalRunner
 from beam_jobs.simulation.simulate import simulate
+from tests.data.faults import killed_fetch
+from tests.data.faults.killed_fetch import answered, content, num_done, overrides
+from tests.data.runs.repository import REPOSITORY
+from tests.data.scenes import make_places
 
 pytestmark = pytest.mark.e2e
 

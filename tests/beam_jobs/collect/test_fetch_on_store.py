@@ -6,8 +6,6 @@ import signal
 import time
 from pathlib import Path
 
-import killed_fetch
-import make_places
 import pytest
 
 from beam_jobs import config as c
@@ -25,6 +23,8 @@ from beam_jobs.emulator.server import running
 from beam_jobs.errors import DataError
 from beam_jobs.simulation.simulate import simulate
 from beam_jobs.storage import files
+from tests.data.faults import killed_fetch
+from tests.data.scenes import make_places
 
 pytestmark = pytest.mark.e2e
 

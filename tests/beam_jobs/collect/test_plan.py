@@ -2,7 +2,6 @@
 
 import json
 
-import make_places
 import pytest
 
 from beam_jobs import config as c
@@ -12,6 +11,7 @@ from beam_jobs.collect.plan import Pilot, estimate, measure
 from beam_jobs.emulator.server import running
 from beam_jobs.places.place import Place, Window, write_places
 from beam_jobs.simulation.simulate import simulate
+from tests.data.scenes import make_places
 
 SIZES = [14 * 2 * 256 * 256, 2 * 4 * 256 * 256]
 

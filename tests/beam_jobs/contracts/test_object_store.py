@@ -9,11 +9,11 @@ import time
 from contextlib import contextmanager
 
 import pytest
-from repository import REPOSITORY
 
 from beam_jobs.contracts import layout, locations, object_store
 from beam_jobs.storage import files
 from beam_jobs.terminal.failures import failure_of
+from tests.data.runs.repository import REPOSITORY
 
 
 def completed(**given: str) -> dict[str, str]:

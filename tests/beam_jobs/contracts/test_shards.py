@@ -3,15 +3,15 @@
 import gzip
 import shutil
 
-import damage
 import pytest
 import tensorflow as tf
-from make_shards import make_version
 
 from beam_jobs.contracts import layout, manifest, shards
 from beam_jobs.data_card import card
 from beam_jobs.errors import DataError
 from beam_jobs.judging import audit
+from tests.data.faults import damage
+from tests.data.shards.make_shards import make_version
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import socket
 
 import pytest
-from flink_server import FlinkServer
 
 from beam_jobs.engines import checks, flink
 from beam_jobs.errors import DataError
 from beam_jobs.runner import pipeline_options
+from tests.data.servers.flink_server import FlinkServer
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from flink_server import FlinkServer
 
 from beam_jobs.build import transforms, writers
 from beam_jobs.config import BuildConfig
@@ -13,6 +12,7 @@ from beam_jobs.errors import DataError
 from beam_jobs.predict import graph
 from beam_jobs.runner import pipeline_options
 from beam_jobs.storage import files
+from tests.data.servers.flink_server import FlinkServer
 
 
 @pytest.fixture(params=["local", "s3"])

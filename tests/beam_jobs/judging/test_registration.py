@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
-from real_samples import SAMPLES, needs_samples
 from scipy import ndimage
 
 from beam_jobs.build import patches
@@ -19,6 +18,7 @@ from beam_jobs.judging.registration import measure_offset
 from beam_jobs.scenes import inspection
 from beam_jobs.scenes.scene import from_item
 from beam_jobs.simulation.simulate import simulate
+from tests.data.scenes.real_samples import SAMPLES, needs_samples
 
 BANDS = ("B2", "B4", "B8", "B11")
 SHARP_BANDS = ("B2", "B3", "B4", "B8")

@@ -4,13 +4,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import make_segmenter
 import pytest
 
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.predict import graph
 from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.windows import Lattice
+from tests.data.networks import make_segmenter
 
 
 @pytest.fixture(scope="session")

@@ -7,12 +7,10 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import make_segmenter
 import numpy as np
 import pystac
 import pytest
 import rasterio
-import stac_validator
 from rio_cogeo.cogeo import cog_validate
 
 from beam_jobs.catalogs import catalog
@@ -24,6 +22,8 @@ from beam_jobs.predict.windows import Lattice
 from beam_jobs.scenes import grids, inspection, readers
 from beam_jobs.scenes.scene import from_item
 from beam_jobs.storage import files
+from tests.data.networks import make_segmenter
+from tests.data.servers import stac_validator
 
 
 def scenes_of(path, sensor="s1", bands=S1_DEFAULT_BANDS):

@@ -3,7 +3,6 @@
 import csv
 import json
 
-import make_rasters
 import numpy as np
 import pyogrio
 import pyproj
@@ -18,6 +17,7 @@ from beam_jobs.predict.floods import DRY, FLOODED, PERMANENT, RECEDED, Mask, Ref
 from beam_jobs.predict.parts import NO_DATA
 from beam_jobs.scenes import footprints, grids
 from beam_jobs.terminal import program
+from tests.data.scenes import make_rasters
 
 HEIGHT, WIDTH = 60, 80
 

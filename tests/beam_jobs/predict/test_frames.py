@@ -2,17 +2,17 @@
 
 from pathlib import Path
 
-import make_frames
-import make_segmenter
 import numpy as np
 import rasterio
-from make_frames import Frame
 from rasterio import Affine
 from scipy import ndimage
 
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.predict import driver, parts, segmenters
 from beam_jobs.predict.config import PredictConfig
+from tests.data.networks import make_segmenter
+from tests.data.scenes import make_frames
+from tests.data.scenes.make_frames import Frame
 
 NEAR, FAR = (make_frames.TARGET_PX // 2 + sign * (make_segmenter.REACH + 2) for sign in (-1, 1))
 """Pixels from the middle of a bright square where all that a model sees is bright, or

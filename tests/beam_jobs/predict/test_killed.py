@@ -9,10 +9,10 @@ import sys
 from dataclasses import replace
 
 import pytest
-from repository import REPOSITORY
 
 from beam_jobs.contracts import settings
 from beam_jobs.predict import driver, segmenters
+from tests.data.runs.repository import REPOSITORY
 
 NUM_MAPS, NUM_PARTS = 5, 45
 
@@ -31,7 +31,7 @@ def test_ten_kills_in_the_middle_of_five_scenes_change_no_byte(radar, flood, con
     listed = radar(NUM_MAPS)
     seed = random.randrange(1 << 30)
     # The folder does not exist yet: the first kill may come before it is made.
-    command = [sys.executable, "-W", "ignore", REPOSITORY / "tests/data/killed_predict.py"]
+    command = [sys.executable, "-W", "ignore", REPOSITORY / "tests/data/faults/killed_predict.py"]
     command += [flood, listed, tmp_path / "killed", json.dumps(settings.to_dict(config)), str(seed)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert ended.returncode == 0, f"seed {seed}: {ended.stderr[-3000:]}"

@@ -3,8 +3,6 @@
 import itertools
 from pathlib import Path
 
-import make_frames
-import make_rasters
 import numpy as np
 import pytest
 import rasterio
@@ -19,6 +17,7 @@ from beam_jobs.predict import parts, pictures
 from beam_jobs.predict.graph import sensor_of
 from beam_jobs.scenes import footprints, inspection, readers
 from beam_jobs.scenes.scene import from_item
+from tests.data.scenes import make_frames, make_rasters
 
 CLASSES = (
     LabelClass(id=0, name="dry", color="#d9c9a3"),

@@ -4,12 +4,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import make_segmenter
 import numpy as np
 import pytest
 import rasterio
 import tensorflow as tf
-from real_samples import SAMPLES, needs_samples
 
 from beam_jobs.build.driver import build_pairs
 from beam_jobs.catalogs import catalog
@@ -21,6 +19,8 @@ from beam_jobs.predict import driver, graph, parts, segmenters
 from beam_jobs.predict.windows import Lattice
 from beam_jobs.scenes import grids, inspection, readers
 from beam_jobs.scenes.scene import from_item
+from tests.data.networks import make_segmenter
+from tests.data.scenes.real_samples import SAMPLES, needs_samples
 
 pytestmark = pytest.mark.e2e
 BANDS = {"s1": S1_DEFAULT_BANDS, "s2": ("B4", "B8")}

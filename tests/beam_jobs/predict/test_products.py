@@ -3,7 +3,6 @@
 import itertools
 from dataclasses import replace
 
-import make_rasters
 import numpy as np
 import pyogrio
 import pyproj
@@ -20,6 +19,7 @@ from beam_jobs.predict.config import PolygonConfig, PredictConfig
 from beam_jobs.predict.windows import Lattice
 from beam_jobs.scenes import grids
 from beam_jobs.scenes.grids import Grid
+from tests.data.scenes import make_rasters
 
 CLASSES = (
     LabelClass(id=0, name="dry", color="#d9c9a3"),

@@ -4,12 +4,9 @@ import json
 import os
 from pathlib import Path
 
-import make_segmenter
 import numpy as np
 import pytest
 import rasterio
-from file_limit import file_limit
-from model_server import ModelServer, serving_grpc
 
 from beam_jobs.catalogs import catalog
 from beam_jobs.errors import DataError
@@ -19,6 +16,9 @@ from beam_jobs.predict.driver import Execution
 from beam_jobs.predict.remote_models.remote import Endpoint
 from beam_jobs.predict.windows import Lattice
 from beam_jobs.terminal import failures, program
+from tests.data.faults.file_limit import file_limit
+from tests.data.networks import make_segmenter
+from tests.data.servers.model_server import ModelServer, serving_grpc
 
 
 def scene_files(path, sensor):

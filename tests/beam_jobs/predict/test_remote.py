@@ -11,12 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import certificates
-import make_segmenter
-import model_server
 import numpy as np
 import pytest
-from model_server import ModelServer, serving, serving_grpc, serving_rest
 
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
 from beam_jobs.errors import DataError
@@ -26,6 +22,9 @@ from beam_jobs.predict.remote_models.endpoints import Endpoint
 from beam_jobs.terminal import program
 from pipeline.serving import server_files
 from pipeline.serving.server_files import ServedModel
+from tests.data.networks import make_segmenter
+from tests.data.servers import certificates, model_server
+from tests.data.servers.model_server import ModelServer, serving, serving_grpc, serving_rest
 
 STAND_INS = {"grpc": serving_grpc, "rest": serving_rest}
 PROTOCOLS = pytest.mark.parametrize("protocol", STAND_INS)

@@ -10,13 +10,13 @@ import struct
 import numpy as np
 import pytest
 import tensorflow as tf
-from make_exports import float_feature, write_export, write_records
-from make_rasters import XMIN, YMAX
 from rasterio.windows import Window
 
 from beam_jobs.errors import DataError
 from beam_jobs.rasters import ee_tfrecord
 from beam_jobs.rasters.opening import open_raster, split_member
+from tests.data.scenes.make_exports import float_feature, write_export, write_records
+from tests.data.scenes.make_rasters import XMIN, YMAX
 
 SHAPE = (48, 72)
 WINDOWS = ((0, 0, 48, 72), (7, 11, 1, 1), (10, 20, 25, 30), (16, 24, 16, 24), (40, 60, 8, 12))

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import rasterio
-from make_rasters import north_up, write_geotiff
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from beam_jobs.rasters import placed
 from beam_jobs.rasters.opening import open_raster, with_place
+from tests.data.scenes.make_rasters import north_up, write_geotiff
 
 WINDOW = Window(2, 1, 5, 4)
 

@@ -6,10 +6,10 @@ import threading
 import numpy as np
 import pytest
 import rasterio
-from make_rasters import backscatter, write_geotiff
 
 from beam_jobs.rasters import open_files
 from beam_jobs.rasters.opening import open_raster
+from tests.data.scenes.make_rasters import backscatter, write_geotiff
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from make_rasters import north_up, write_geotiff
 from rasterio import Affine
 from rasterio.windows import Window
 
 from beam_jobs.errors import DataError
 from beam_jobs.rasters import placed
 from beam_jobs.rasters.opening import open_raster, split_member, with_place
+from tests.data.scenes.make_rasters import north_up, write_geotiff
 
 # The fixtures write rasters without a place on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

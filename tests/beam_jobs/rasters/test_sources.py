@@ -16,7 +16,7 @@ from beam_jobs.errors import DataError
 from beam_jobs.rasters import sources
 from beam_jobs.rasters.opening import open_raster
 from beam_jobs.rasters.sources import DRIVERS, check_local, parse_crs
-from tests.data import web_server
+from tests.data.servers import web_server
 
 PIXELS = np.random.default_rng(0).integers(1, 60_000, (64, 64)).astype(np.uint16)
 WMS = (

@@ -5,7 +5,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from make_rasters import UTM, XMIN, YMAX, backscatter, footprint, north_up, write_geotiff
 from rasterio.crs import CRS
 from rasterio.windows import Window
 from scipy.io import netcdf_file
@@ -14,6 +13,15 @@ from beam_jobs.errors import DataError
 from beam_jobs.rasters.opening import open_raster
 from beam_jobs.scenes import inspection, readers
 from beam_jobs.scenes.scene import from_item
+from tests.data.scenes.make_rasters import (
+    UTM,
+    XMIN,
+    YMAX,
+    backscatter,
+    footprint,
+    north_up,
+    write_geotiff,
+)
 
 
 def write_netcdf(path: Path, planes: dict[str, np.ndarray], scale: float | None = None) -> Path:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from file_limit import file_limit
 
 from beam_jobs.rasters import writing
+from tests.data.faults.file_limit import file_limit
 
 PIXELS = np.random.default_rng(0).integers(0, 250, (3, 256, 256), dtype=np.uint8)
 

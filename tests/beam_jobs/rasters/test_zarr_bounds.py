@@ -12,12 +12,12 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
-from make_exports import make_batch, shard_arrays, stored_pixels, write_shard
 from numcodecs import BZ2, LZ4, LZMA, Blosc, GZip, Zlib, Zstd
 
 from beam_jobs.errors import DataError
 from beam_jobs.rasters import zarr_bounds, zarr_store
 from beam_jobs.rasters.opening import open_raster
+from tests.data.scenes.make_exports import make_batch, shard_arrays, stored_pixels, write_shard
 
 PIXELS = np.random.default_rng(0).integers(1, 9000, (40, 40)).astype(np.int16)
 BOMB_BYTES = 128 << 20

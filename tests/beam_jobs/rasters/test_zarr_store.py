@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 import zarr
-from make_exports import (
+from rasterio.windows import Window
+
+from beam_jobs.errors import DataError
+from beam_jobs.rasters import zarr_store
+from beam_jobs.rasters.opening import open_raster
+from tests.data.scenes.make_exports import (
     SIDE,
     centres,
     make_batch,
@@ -12,11 +17,6 @@ from make_exports import (
     write_group,
     write_shard,
 )
-from rasterio.windows import Window
-
-from beam_jobs.errors import DataError
-from beam_jobs.rasters import zarr_store
-from beam_jobs.rasters.opening import open_raster
 
 
 def test_a_member_of_a_batch_is_one_location_at_one_season(tmp_path):

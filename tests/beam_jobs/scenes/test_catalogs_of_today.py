@@ -3,15 +3,15 @@
 import json
 from pathlib import Path
 
-import make_stac_items
 import numpy as np
 import pytest
-from make_rasters import write_geotiff
-from make_stac_items import EARTH_SEARCH_NAMES, s2_bands
 
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import inspection, readers
 from beam_jobs.scenes.scene import from_item
+from tests.data.scenes import make_stac_items
+from tests.data.scenes.make_rasters import write_geotiff
+from tests.data.scenes.make_stac_items import EARTH_SEARCH_NAMES, s2_bands
 
 BANDS = ("B2", "B3", "B4", "B5", "B8", "B8A", "B11")
 

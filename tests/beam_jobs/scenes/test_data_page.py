@@ -9,13 +9,13 @@ import numpy as np
 import pystac
 import pytest
 import rasterio
-from make_rasters import UTM, XMIN, YMAX, backscatter, digital_numbers, north_up
-from repository import REPOSITORY
 
 from beam_jobs.contracts import labels
 from beam_jobs.scenes import inspection, label_rasters, readers
 from beam_jobs.scenes.band_names import band_of
 from beam_jobs.scenes.scene import from_item
+from tests.data.runs.repository import REPOSITORY
+from tests.data.scenes.make_rasters import UTM, XMIN, YMAX, backscatter, digital_numbers, north_up
 
 PAGE = (REPOSITORY / "docs" / "data.md").read_text()
 ITEMS = [json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", PAGE, re.M | re.S)]

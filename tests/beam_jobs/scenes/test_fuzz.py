@@ -23,7 +23,6 @@ import pytest
 import rasterio
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from make_rasters import UTM, XMIN, YMAX, grid, north_up, write_geotiff
 from rasterio import Affine
 from rasterio.warp import transform_bounds
 from shapely.geometry import box, mapping
@@ -36,6 +35,7 @@ from beam_jobs.errors import DataError
 from beam_jobs.scenes import inspection, label_rasters, readers
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.scene import Scene, from_item
+from tests.data.scenes.make_rasters import UTM, XMIN, YMAX, grid, north_up, write_geotiff
 
 EXAMPLES = int(os.environ.get("TERRAPAIR_FUZZ_EXAMPLES", "12"))
 FUZZ = settings(

@@ -7,7 +7,13 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from make_rasters import (
+from rasterio.crs import CRS
+
+from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
+from beam_jobs.errors import DataError
+from beam_jobs.scenes import inspection, readers
+from beam_jobs.scenes.assets import BandSource
+from tests.data.scenes.make_rasters import (
     UTM,
     XMIN,
     YMAX,
@@ -19,12 +25,6 @@ from make_rasters import (
     s2_scene,
     write_geotiff,
 )
-from rasterio.crs import CRS
-
-from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
-from beam_jobs.errors import DataError
-from beam_jobs.scenes import inspection, readers
-from beam_jobs.scenes.assets import BandSource
 
 S1_BANDS = ("VV", "VH")
 

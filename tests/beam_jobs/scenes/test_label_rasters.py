@@ -6,13 +6,6 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.shutil
-from make_rasters import (
-    XMIN,
-    YMAX,
-    grid,
-    north_up,
-    write_geotiff,
-)
 from rasterio.enums import ColorInterp
 
 from beam_jobs.contracts import labels
@@ -20,6 +13,13 @@ from beam_jobs.contracts.label_target import LabelTarget
 from beam_jobs.errors import DataError
 from beam_jobs.scenes import label_rasters
 from beam_jobs.scenes.label_assets import LabelSource
+from tests.data.scenes.make_rasters import (
+    XMIN,
+    YMAX,
+    grid,
+    north_up,
+    write_geotiff,
+)
 
 
 def label_file(tmp_path, values, schema="terramesh_lulc", nodata=0, **writing):

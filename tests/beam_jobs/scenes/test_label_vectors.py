@@ -9,7 +9,6 @@ import pyogrio
 import pyproj
 import pytest
 import shapely
-from make_rasters import UTM, XMIN, YMAX
 
 from beam_jobs.contracts import labels
 from beam_jobs.contracts.label_target import LabelTarget, VectorColumns
@@ -17,6 +16,7 @@ from beam_jobs.errors import DataError
 from beam_jobs.scenes import label_vectors
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.label_assets import LabelSource
+from tests.data.scenes.make_rasters import UTM, XMIN, YMAX
 
 TARGET = LabelTarget(schema=labels.DYNAMIC_WORLD)
 NOON = 1710072000

@@ -6,7 +6,14 @@ import math
 import numpy as np
 import pytest
 import rasterio
-from make_rasters import (
+from rasterio.enums import ColorInterp
+
+from beam_jobs.contracts.bands import S2_L2A_BANDS
+from beam_jobs.contracts.records import quantize
+from beam_jobs.errors import DataError
+from beam_jobs.scenes import grids, inspection, readers
+from beam_jobs.scenes.assets import SCL_CLEAR_VALUES, BandSource
+from tests.data.scenes.make_rasters import (
     UTM,
     XMIN,
     YMAX,
@@ -18,13 +25,6 @@ from make_rasters import (
     s2_scene,
     write_geotiff,
 )
-from rasterio.enums import ColorInterp
-
-from beam_jobs.contracts.bands import S2_L2A_BANDS
-from beam_jobs.contracts.records import quantize
-from beam_jobs.errors import DataError
-from beam_jobs.scenes import grids, inspection, readers
-from beam_jobs.scenes.assets import SCL_CLEAR_VALUES, BandSource
 
 S1_BANDS = ("VV", "VH")
 

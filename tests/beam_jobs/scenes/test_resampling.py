@@ -4,10 +4,10 @@ grow.
 
 import numpy as np
 import pytest
-from make_rasters import UTM, XMIN, YMAX, backscatter, north_up
 
 from beam_jobs.scenes import resampling
 from beam_jobs.scenes.grids import Grid
+from tests.data.scenes.make_rasters import UTM, XMIN, YMAX, backscatter, north_up
 
 
 def grid(

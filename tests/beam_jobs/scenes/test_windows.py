@@ -9,7 +9,6 @@ import math
 import numpy as np
 import pyproj
 import pytest
-from make_rasters import s2_scene, write_geotiff
 from rasterio import Affine
 
 from beam_jobs.contracts.bands import S2_L2A_BANDS
@@ -17,6 +16,7 @@ from beam_jobs.rasters.opening import open_raster
 from beam_jobs.scenes import grids, inspection, label_rasters, readers, windows
 from beam_jobs.scenes.grids import Grid
 from beam_jobs.scenes.label_assets import LabelSource
+from tests.data.scenes.make_rasters import s2_scene, write_geotiff
 
 SIZE = 96
 DEGREE_M = 111_195.0

@@ -9,11 +9,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from repository import REPOSITORY
 
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.errors import DataError
 from beam_jobs.storage import files, leases, locks
+from tests.data.runs.repository import REPOSITORY
 
 _HOLDER = """
 import subprocess, sys, time

@@ -4,9 +4,9 @@ import ast
 from pathlib import Path
 
 import pytest
-from repository import REPOSITORY
 
 from beam_jobs.terminal import prerequisites
+from tests.data.runs.repository import REPOSITORY
 
 
 @pytest.mark.parametrize("version", [(3, 10), (3, 11), (3, 12)])

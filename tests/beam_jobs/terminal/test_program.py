@@ -9,11 +9,11 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from repository import REPOSITORY
 
 from beam_jobs.contracts.manifest import CODE_VERSION
 from beam_jobs.errors import DataError
 from beam_jobs.terminal import options, program
+from tests.data.runs.repository import REPOSITORY
 
 NEED_TFX = ("run", "report", "compile")
 HEAVY = ("tensorflow", "apache_beam", "tfx", "keras", "rasterio", "ee")

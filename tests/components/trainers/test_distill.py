@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-from make_fn_args import make_fn_args
 from tfx.types import artifact_utils, standard_artifacts
 
 from beam_jobs.contracts import layout, manifest, settings
@@ -17,6 +16,7 @@ from models.config import EncoderConfig
 from models.distillation.config import DistillConfig, StudentConfig
 from models.published import export
 from models.segment_config import SegmentConfig
+from tests.data.runs.make_fn_args import make_fn_args
 
 pytestmark = pytest.mark.e2e
 

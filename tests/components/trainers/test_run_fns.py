@@ -4,7 +4,6 @@ import re
 import shutil
 
 import pytest
-from make_fn_args import make_fn_args
 
 from beam_jobs.contracts import manifest
 from components import artifacts
@@ -12,6 +11,7 @@ from components.trainers import attempts, pretrain, segment
 from models.config import EncoderConfig, PretrainConfig
 from models.published import export
 from models.segment_config import SegmentConfig
+from tests.data.runs.make_fn_args import make_fn_args
 
 pytestmark = pytest.mark.e2e
 

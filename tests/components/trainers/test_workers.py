@@ -8,8 +8,6 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from make_fn_args import make_fn_args
-from repository import REPOSITORY
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.locations import DamagedFileError
@@ -18,6 +16,8 @@ from components.trainers import workers
 from models.config import EncoderConfig, InputConfig, PretrainConfig
 from models.published import export
 from models.training.distribution import LostWorkerError
+from tests.data.runs.make_fn_args import make_fn_args
+from tests.data.runs.repository import REPOSITORY
 
 ENCODER = EncoderConfig(backbone="small", embedding_dim=8)
 
@@ -131,7 +131,8 @@ def test_two_processes_pretrain_and_the_first_alone_writes(pairs_version, tmp_pa
     commands = [
         [
             sys.executable,
-            str(REPOSITORY / "tests" / "data" / "first_worker.py"),
+            "-m",
+            "tests.data.faults.first_worker",
             str(pairs_version),
             str(tmp_path),
             settings.canonical_json(config),
@@ -144,9 +145,7 @@ def test_two_processes_pretrain_and_the_first_alone_writes(pairs_version, tmp_pa
             cwd=REPOSITORY,
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join(
-                    [str(REPOSITORY), str(REPOSITORY / "tests" / "data"), *sys.path]
-                ),
+                "PYTHONPATH": str(REPOSITORY),
                 "TF_CONFIG": tf_config(index, free_ports),
                 workers.FOLDER: str(folder),
             },

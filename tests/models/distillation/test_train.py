@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from scipy import ndimage
-from watched_training import KilledError, Watch
 
 from beam_jobs.contracts.labels import get_schema
 from beam_jobs.contracts.published import read_card
@@ -21,6 +20,7 @@ from models.published import export
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 from models.training.scaffold import Folders, Shards
+from tests.data.faults.watched_training import KilledError, Watch
 
 SEGMENT = SegmentConfig(
     sensors=("s1",),

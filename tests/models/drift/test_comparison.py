@@ -4,10 +4,8 @@ import dataclasses
 import itertools
 import re
 
-import make_summaries
 import numpy as np
 import pytest
-from make_summaries import World
 
 from models.drift import summary as summary_lib
 from models.drift.comparison import compare, divergence_noise, jensen_shannon, why_incomparable
@@ -15,6 +13,8 @@ from models.drift.config import DriftConfig
 from models.drift.patch_columns import PatchColumns
 from models.drift.report import Finding, ratio
 from models.drift.summary import mean_and_error, units_of
+from tests.data.shards import make_summaries
+from tests.data.shards.make_summaries import World
 
 CONFIG = DriftConfig()
 WORLD = World(num_scenes=40)

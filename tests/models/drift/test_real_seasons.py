@@ -2,15 +2,15 @@
 
 import dataclasses
 
-import make_summaries
 import numpy as np
 import pytest
 import rasterio
-from real_samples import SAMPLES, needs_samples
 
 from beam_jobs.contracts.bands import S2_L1C_BANDS, S2_L2A_BANDS
 from models.drift.comparison import compare
 from models.drift.config import DriftConfig
+from tests.data.scenes.real_samples import SAMPLES, needs_samples
+from tests.data.shards import make_summaries
 
 S1 = ("VV", "VH")
 NUM_MONTHS = 12

@@ -1,6 +1,5 @@
 """The reference lies with its version: a rollback brings back the older one."""
 
-import make_summaries
 import pytest
 
 from beam_jobs.contracts.locations import DamagedFileError
@@ -9,6 +8,7 @@ from models.drift.reference import FOLDER, DataReference, find_served, published
 from models.drift.report import DriftReport, Finding
 from models.publishing.publication import Approval, publish
 from models.publishing.rollback import Steps, roll_back
+from tests.data.shards import make_summaries
 
 
 def reference_of(span: int) -> DataReference:

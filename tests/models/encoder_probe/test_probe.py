@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import make_shards
 import numpy as np
 import pytest
 
@@ -16,6 +15,7 @@ from models.encoder_probe.measurements import LabeledFiles, ProbeData, why_one_s
 from models.encoder_probe.probe import probe_encoder
 from models.encoders import SensorEncoder
 from models.published import card, export
+from tests.data.shards import make_shards
 
 CONFIG = ProbeConfig(num_candidates=16, min_recall_over_chance=1.5)
 

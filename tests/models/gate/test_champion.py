@@ -4,13 +4,13 @@ import dataclasses
 import json
 import shutil
 
-import make_spans
 import pytest
 
 from beam_jobs.contracts import layout, manifest, windows
 from models.gate import champion as champion_lib
 from models.gate.champion import champions_test
 from models.published.card import Interface, Provenance, make_card
+from tests.data.shards import make_spans
 
 
 @pytest.fixture

@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 import pytest
-from make_judged import make_judged as scored
-from make_judged import simulate
 
 from models.gate import verdict as verdict_lib
 from models.gate.config import GateConfig
 from models.gate.judgement import Scored, join, judge
 from models.scores.patch_scores import select
+from tests.data.networks.make_judged import make_judged as scored
+from tests.data.networks.make_judged import simulate
 
 CHAMPION = "serving/flood/7"
 

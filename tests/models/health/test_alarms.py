@@ -1,6 +1,5 @@
 import math
 
-import make_embeddings
 import numpy as np
 import pytest
 
@@ -9,6 +8,7 @@ from models.health import alarms
 from models.health.checkup import examine
 from models.health.config import HealthConfig
 from models.objectives.chance import Chance
+from tests.data.networks import make_embeddings
 
 BOTH = ("s1", "s2")
 

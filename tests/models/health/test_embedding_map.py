@@ -1,11 +1,11 @@
 import io
 
-import make_embeddings
 import numpy as np
 import pytest
 from PIL import Image
 
 from models.health import embedding_map
+from tests.data.networks import make_embeddings
 
 
 def test_projection_finds_the_plane_and_keeps_distances_in_it():

@@ -1,8 +1,8 @@
-import make_embeddings
 import numpy as np
 import pytest
 
 from models.health import linear_probe, shortcuts
+from tests.data.networks import make_embeddings
 
 
 def by_name(split):

@@ -5,7 +5,6 @@ import hashlib
 import os
 import shutil
 
-import make_encoder
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,6 +14,7 @@ from beam_jobs.contracts.bands import SENSORS
 from models.health.embeddings import Embedder
 from models.neighbours.embedding import embed_version
 from models.neighbours.index import read_index
+from tests.data.networks import make_encoder
 
 pytestmark = pytest.mark.usefixtures("eager_steps")
 

@@ -6,13 +6,13 @@ import os
 import pickle
 import shutil
 
-import make_index
 import numpy as np
 import pytest
 
 from beam_jobs.contracts import locations
 from models.health import retrieval
 from models.neighbours import index as index_lib
+from tests.data.networks import make_index
 
 NUM_PATCHES = 23
 

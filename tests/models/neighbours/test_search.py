@@ -1,9 +1,7 @@
 """Search against a plain loop, and what is said of each answer against hand-made indexes."""
 
-import make_index
 import numpy as np
 import pytest
-from make_embeddings import unit
 
 from models.health import retrieval
 from models.neighbours import search as search_lib
@@ -15,6 +13,8 @@ from models.neighbours.search import (
     find_patch,
     search,
 )
+from tests.data.networks import make_index
+from tests.data.networks.make_embeddings import unit
 
 
 @pytest.fixture(params=[4, 1 << 16], autouse=True)

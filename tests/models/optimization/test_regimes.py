@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from watched_training import KilledError, Watch
 
 from models import segment
 from models.config import EncoderConfig, OptimizerConfig
@@ -16,6 +15,7 @@ from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
 from models.training import scaffold, steps
 from models.training.scaffold import Folders
+from tests.data.faults.watched_training import KilledError, Watch
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=32)
 CONFIG = SegmentConfig(sensors=("s1",), label_schema="water", encoder=SMALL, num_steps=10)

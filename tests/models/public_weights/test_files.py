@@ -6,13 +6,13 @@ import struct
 import tracemalloc
 import zipfile
 
-import make_state_dict
 import numpy as np
 import pytest
 
 from models.public_weights.safetensors import read_safetensors
 from models.public_weights.state_dict import read_state_dict, select_resnet
 from models.public_weights.torch_zip import read_torch_zip
+from tests.data.networks import make_state_dict
 
 rng = np.random.default_rng(0)
 STATE = {

@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 
-import make_state_dict
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,6 +18,7 @@ from models.public_weights.importing import import_encoder
 from models.published import export, parity
 from models.segment_config import SegmentConfig
 from models.training.scaffold import Folders
+from tests.data.networks import make_state_dict
 
 NAME = "ssl4eo-s12-s2-moco-resnet18"
 

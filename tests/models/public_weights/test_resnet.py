@@ -1,13 +1,13 @@
 """Converted ResNets against a direct one with PyTorch's names and explicit padding."""
 
 import keras
-import make_state_dict
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from models.encoders import SensorEncoder
 from models.public_weights.resnet import load_resnet
+from tests.data.networks import make_state_dict
 
 BANDS = ("B2", "B3", "B4")
 

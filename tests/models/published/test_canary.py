@@ -6,15 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import make_segmenter
 import numpy as np
 import pytest
 import tensorflow as tf
-from repository import REPOSITORY
 
 from beam_jobs.contracts.locations import DamagedFileError
 from models.published import canary, golden, second_reader
 from models.published.canary import CanaryConfig, Findings
+from tests.data.networks import make_segmenter
+from tests.data.runs.repository import REPOSITORY
 
 BANDS = {"s1": ("VV", "VH")}
 

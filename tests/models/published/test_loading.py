@@ -6,9 +6,6 @@ import shutil
 from dataclasses import replace
 from datetime import datetime, timezone
 
-import make_embedder
-import make_rasters
-import make_segmenter
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,6 +17,8 @@ from beam_jobs.predict.config import PredictConfig
 from beam_jobs.predict.windows import Lattice
 from models.published import load
 from models.published.inference import embed_patches, padded
+from tests.data.networks import make_embedder, make_segmenter
+from tests.data.scenes import make_rasters
 
 SMALL_WINDOWS = PredictConfig(
     window=Lattice(size_px=48, margin_px=8, blend_px=4), max_batch_px=3 * 48 * 48

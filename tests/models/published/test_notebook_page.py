@@ -6,15 +6,14 @@ import subprocess
 import sys
 import textwrap
 
-import make_embedder
-import make_rasters
-import make_segmenter
 import numpy as np
 import pytest
 import rasterio
-from repository import REPOSITORY
 
 from beam_jobs.contracts.bands import S1_DEFAULT_BANDS
+from tests.data.networks import make_embedder, make_segmenter
+from tests.data.runs.repository import REPOSITORY
+from tests.data.scenes import make_rasters
 
 PAGE = REPOSITORY / "docs" / "howto" / "notebook.md"
 # None in place of a module makes its import fail.

@@ -3,13 +3,13 @@
 import shutil
 from pathlib import Path
 
-import native_loader
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from models.published import one_file
+from tests.data.networks import native_loader
 
 NUMBERS = np.array([[0.1, -2.0], [3.0, 1e-7]], np.float32)
 VARIABLES = ("variables.index", "variables.data-00000-of-00001")

@@ -5,7 +5,6 @@ import logging
 from pathlib import Path
 
 import keras
-import make_scores
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -18,6 +17,7 @@ from models.scores import score_file
 from models.scores.summary import summarize
 from models.segment_config import ExportConfig, SegmentConfig
 from models.training.distribution import get_strategy
+from tests.data.networks import make_scores
 
 
 @pytest.fixture(scope="module")

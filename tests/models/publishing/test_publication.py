@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from file_limit import file_limit
 
 from beam_jobs.contracts import published
 from beam_jobs.contracts.fingerprint import tree_sha256
@@ -15,6 +14,7 @@ from beam_jobs.terminal import program
 from models.publishing import labels, publication, retention, rollback, store
 from models.publishing.publication import Approval, publish
 from models.publishing.rollback import RollbackError, Steps, roll_back
+from tests.data.faults.file_limit import file_limit
 
 APPROVAL = Approval(reason="better", document="{}\n", since="s0", run="test")
 

@@ -10,12 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-import s3_server
 
 from beam_jobs.contracts import object_store, published
 from beam_jobs.contracts.fingerprint import tree_sha256
 from beam_jobs.contracts.locations import list_tree, locate
 from models.publishing import store
+from tests.data.servers import s3_server
 
 
 def test_numbers_grow_whatever_the_clock_and_other_folders_say(make_model, tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ import socket
 from itertools import zip_longest
 from types import SimpleNamespace
 
-import make_shards
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,6 +16,7 @@ from models.reading import data_service, epochs
 from models.reading.data_service import Service
 from models.reading.epochs import EpochPlan
 from models.reading.record_source import open_source
+from tests.data.shards import make_shards
 from tests.models.reading.test_loopback import answers, other_address
 
 

@@ -1,6 +1,5 @@
 """Passes give what a plain loop gives, and leave no tuner behind that their end waits for."""
 
-import make_shards
 import numpy as np
 import tensorflow as tf
 
@@ -10,6 +9,7 @@ from models.reading import data_service, epochs, passes
 from models.reading.data_service import Service
 from models.reading.epochs import EpochPlan
 from models.reading.record_source import open_source
+from tests.data.shards import make_shards
 
 
 def test_a_pass_is_in_order_and_takes_parts_of_a_tuple():

@@ -1,12 +1,12 @@
 import dataclasses
 
-import make_scores
 import numpy as np
 import pytest
 
 from models import metrics
 from models.scores import calibration
 from models.scores.counting import count_pixels
+from tests.data.networks import make_scores
 
 
 def reliability_of(confidence, hits):

@@ -1,4 +1,3 @@
-import make_scores
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,6 +5,7 @@ from hypothesis import strategies as st
 
 from models.scores.counting import count_pixels
 from models.scores.patch_scores import PROBABILITY_EDGES, NonFiniteScoresError
+from tests.data.networks import make_scores
 
 
 def loop_counts(truth, prediction, probabilities):

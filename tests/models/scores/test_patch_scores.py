@@ -3,7 +3,6 @@
 import dataclasses
 import math
 
-import make_scores
 import numpy as np
 import pytest
 
@@ -12,6 +11,7 @@ from models.scores.patch_scores import concatenate, select
 from models.scores.score_document import make_document
 from models.scores.score_file import read_scores, write_scores
 from models.scores.summary import interval, summarize
+from tests.data.networks import make_scores
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])

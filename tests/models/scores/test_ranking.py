@@ -1,8 +1,8 @@
-import make_scores
 import numpy as np
 import pytest
 
 from models.scores.ranking import average_precision
+from tests.data.networks import make_scores
 
 
 def test_average_precision_equals_a_loop_over_thresholds():

@@ -1,13 +1,13 @@
 import json
 import math
 
-import make_scores
 import numpy as np
 
 from models.scores import slices
 from models.scores.patch_scores import select
 from models.scores.score_document import make_document
 from models.scores.summary import interval, summarize
+from tests.data.networks import make_scores
 
 
 def test_document_is_strict_json_of_every_score_and_slice_but_those_of_scenes():

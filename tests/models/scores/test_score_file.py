@@ -1,10 +1,10 @@
 import dataclasses
 
-import make_scores
 import numpy as np
 import pytest
 
 from models.scores import score_file
+from tests.data.networks import make_scores
 
 
 @pytest.mark.parametrize("num_classes", [2, 3])

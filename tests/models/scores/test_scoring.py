@@ -1,5 +1,4 @@
 import keras
-import make_shards
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -15,6 +14,7 @@ from models.scores import calibration
 from models.scores.scoring import get_threshold, score_patches, tune_threshold
 from models.segment_config import SegmentConfig
 from models.segmenter import Segmenter
+from tests.data.shards import make_shards
 
 
 @pytest.fixture(scope="module")

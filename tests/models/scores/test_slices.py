@@ -1,12 +1,12 @@
 import dataclasses
 
-import make_scores
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.scores import slices
+from tests.data.networks import make_scores
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,11 +1,11 @@
 import dataclasses
 
-import make_scores
 import numpy as np
 import pytest
 
 from models.scores.patch_scores import select
 from models.scores.summary import interval, summarize
+from tests.data.networks import make_scores
 
 
 def iou_of(cm, k):

@@ -1,11 +1,11 @@
 import dataclasses
 
-import make_scores
 import numpy as np
 import pytest
 
 from models.scores.summary import interval
 from models.scores.units import units_of
+from tests.data.networks import make_scores
 
 
 def with_events(events):

@@ -13,7 +13,6 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
-from pair_loss import pair_loss
 
 from models import input_pipeline
 from models.config import InputConfig
@@ -22,6 +21,7 @@ from models.reading.epochs import EpochPlan
 from models.training import distribution, replicas, training
 from models.training.evaluations import EvalRule, Evaluations
 from models.training.steps import TwoStageLoss
+from tests.data.networks.pair_loss import pair_loss
 
 GLOBAL_BATCH_SIZE = 12
 NUM_SERVED = 46

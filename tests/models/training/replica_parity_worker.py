@@ -16,7 +16,6 @@ import numpy as np
 import objective_steps
 import tensorflow as tf
 import whole_trainings
-from pair_loss import pair_loss
 
 from models.config import EncoderConfig, OptimizerConfig
 from models.distillation.edges import edge_weights
@@ -32,6 +31,7 @@ from models.segmenter import Segmenter
 from models.training import distribution, training
 from models.training.evaluations import EvalRule, Evaluations
 from models.training.step_log import NonFiniteLossError
+from tests.data.networks.pair_loss import pair_loss
 
 GLOBAL_BATCH_SIZE = 8
 

@@ -5,8 +5,6 @@ import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
-import damage
-import make_shards
 import pytest
 import tensorflow as tf
 
@@ -16,6 +14,8 @@ from models.config import EncoderConfig, InputConfig, PretrainConfig
 from models.reading import shard_checks
 from models.segment_config import SegmentConfig
 from models.training.scaffold import Folders, Shards
+from tests.data.faults import damage
+from tests.data.shards import make_shards
 
 SMALL = EncoderConfig(backbone="small", embedding_dim=8)
 

@@ -6,7 +6,6 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from damage import cut, flip, replace_by_folder
 
 from beam_jobs.contracts import locations, object_store
 from models.training.checkpoints import (
@@ -16,6 +15,7 @@ from models.training.checkpoints import (
     remove_checkpoints,
 )
 from models.training.evaluations import Evaluation
+from tests.data.faults.damage import cut, flip, replace_by_folder
 
 
 def trained(value, num_units=3):

@@ -7,13 +7,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from damage import flip
-from watched_training import KilledError, Watch
 
 from models.config import OptimizerConfig
 from models.optimization import optimizers
 from models.training import step_log, training
 from models.training.evaluations import EvalRule, Evaluations
+from tests.data.faults.damage import flip
+from tests.data.faults.watched_training import KilledError, Watch
 
 
 def halved(tmp_path, scores, *, every=1, on_step=None, checkpoint_dir=None, **rule):

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from signal import SIGKILL
 
-import make_shards
 import numpy as np
 import pytest
-from repository import REPOSITORY
+
+from tests.data.runs.repository import REPOSITORY
+from tests.data.shards import make_shards
 
 # Five processes that import TensorFlow, two of which trace seven trainings.
 pytestmark = pytest.mark.e2e
@@ -35,7 +36,7 @@ def start(folder, kind, number):
         name, task = f"{kind}-{index}", {"type": "worker", "index": index}
         environment = {
             **os.environ,
-            "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY}/tests/data",
+            "PYTHONPATH": str(REPOSITORY),
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "TF_CONFIG": json.dumps({"cluster": {"worker": workers}, "task": task}),
         }

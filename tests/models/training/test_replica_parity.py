@@ -7,7 +7,6 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from repository import REPOSITORY
 
 from beam_jobs.contracts.published import read_card
 from models.config import ObjectiveName
@@ -15,6 +14,7 @@ from models.published import export, parity
 from models.scores.score_file import SCORES_NAME, read_scores
 from models.scores.scoring import get_threshold, score_patches
 from models.scores.summary import summarize
+from tests.data.runs.repository import REPOSITORY
 
 # Half a minute of tracing: each objective is compiled for three ways of taking one
 # step.
@@ -31,7 +31,7 @@ def folder(pairs, labels, tmp_path_factory):
     folder = tmp_path_factory.mktemp("parity")
     environment = {
         **os.environ,
-        "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY}/tests/data",
+        "PYTHONPATH": str(REPOSITORY),
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     paths = (folder / "results.npz", pairs.path, labels.path, folder)

@@ -2,11 +2,11 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from watched_training import KilledError, Watch
 
 from models.config import OptimizerConfig
 from models.optimization import optimizers
 from models.training import distribution, step_log, training
+from tests.data.faults.watched_training import KilledError, Watch
 
 
 def line_model():

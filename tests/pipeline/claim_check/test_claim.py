@@ -8,7 +8,6 @@ import dataclasses
 import math
 from pathlib import Path
 
-import make_shards
 import pytest
 
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, PatchConfig
@@ -25,6 +24,7 @@ from pipeline.claim_check.jobs import Planner
 from pipeline.config import RunConfig, TaskConfig
 from pipeline.data_build import BuiltData
 from pipeline.training_jobs import Version, result_of
+from tests.data.shards import make_shards
 
 ENCODER = EncoderConfig(backbone="small", embedding_dim=8, norm="group")
 PRIMARY = Cell(task="flood", inputs="s1", fraction=0.2)

@@ -7,7 +7,7 @@ from models import metrics
 from models.intervals import Resampling
 from pipeline.claim_check import comparison
 from pipeline.claim_check.measures import MEASURES
-from tests.benchmarks import interval_coverage
+from tests.benchmarks.judging import interval_coverage
 
 
 def counts_of(rng, accuracy, num_seeds=4, num_patches=60, num_classes=3, num_pixels=50):

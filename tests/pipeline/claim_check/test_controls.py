@@ -5,7 +5,6 @@ import json
 import math
 from types import SimpleNamespace
 
-import make_scores
 import numpy as np
 import pytest
 
@@ -15,6 +14,7 @@ from pipeline.claim_check import controls, page
 from pipeline.claim_check.config import Cell, ClaimConfig, Setting
 from pipeline.claim_check.outcomes import Outcomes, TrialKey
 from pipeline.training_jobs import RESULT, scores_path
+from tests.data.networks import make_scores
 
 CELL = Cell(task="flood", inputs="s1", fraction=0.5)
 CLAIM = ClaimConfig(

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import make_shards
 import pytest
 
 from beam_jobs.contracts import manifest
@@ -10,6 +9,7 @@ from beam_jobs.errors import DataError
 from pipeline.claim_check import data_checks
 from pipeline.claim_check.config import Cell, ClaimConfig
 from pipeline.claim_check.jobs import Version
+from tests.data.shards import make_shards
 
 CLAIM = ClaimConfig(primary=Cell(task="flood", inputs="s1", fraction=0.5), fractions=(0.5,))
 

@@ -3,11 +3,8 @@
 import dataclasses
 from pathlib import Path
 
-import make_encoder
-import make_shards
 import pytest
 import tensorflow as tf
-from repository import REPOSITORY
 
 from beam_jobs.config import BuildConfig, CatalogConfig, LabelConfig, PatchConfig
 from beam_jobs.contracts import layout, manifest, settings
@@ -20,6 +17,9 @@ from pipeline.claim_check.jobs import Planner, unique
 from pipeline.claim_check.label_subsets import write_subset
 from pipeline.config import RunConfig, TaskConfig, load_run_config
 from pipeline.training_jobs import Version
+from tests.data.networks import make_encoder
+from tests.data.runs.repository import REPOSITORY
+from tests.data.shards import make_shards
 
 ENCODER = EncoderConfig(backbone="small", embedding_dim=8)
 SEGMENT = SegmentConfig(

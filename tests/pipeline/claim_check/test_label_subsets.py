@@ -1,6 +1,5 @@
 """Label subsets: nested, spread over the blocks, with unchanged records."""
 
-import make_shards
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +10,7 @@ from beam_jobs.contracts import layout, manifest
 from beam_jobs.contracts.shards import DamagedShardError
 from beam_jobs.errors import DataError
 from pipeline.claim_check import label_subsets
+from tests.data.shards import make_shards
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=80), st.integers(0, 100))

@@ -1,6 +1,5 @@
 """Tables of arms against loops, and floors that are known in closed form."""
 
-import make_scores
 import numpy as np
 import pytest
 
@@ -9,6 +8,7 @@ from models.scores.calibration import best_threshold, threshold_confusion
 from models.scores.ranking import average_precision
 from pipeline.claim_check import measures
 from pipeline.claim_check.measures import MEASURES
+from tests.data.networks import make_scores
 
 
 def tables_of(name, num_classes=2, seed=0):

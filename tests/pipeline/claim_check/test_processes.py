@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from process_jobs import note_process, note_process_slowly
 
 from pipeline.claim_check import processes
+from tests.data.faults.process_jobs import note_process, note_process_slowly
 
 
 @pytest.mark.e2e

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import make_shards
 import pytest
 
 from beam_jobs.contracts import settings
@@ -10,6 +9,7 @@ from beam_jobs.errors import DataError
 from pipeline.config import RunConfig
 from pipeline.cross_validation.folds import Fold, check_labels, fold_configs
 from pipeline.training_jobs import Version, read_version
+from tests.data.shards import make_shards
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 
-import make_scores
-import make_shards
 import numpy as np
 import pytest
 
@@ -16,6 +14,8 @@ from pipeline.cross_validation.folds import Fold, fold_configs
 from pipeline.cross_validation.outcomes import Outcome, describe
 from pipeline.cross_validation.trainings import FoldTraining
 from pipeline.training_jobs import read_version
+from tests.data.networks import make_scores
+from tests.data.shards import make_shards
 
 
 @pytest.fixture(scope="module")

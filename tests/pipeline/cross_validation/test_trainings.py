@@ -3,7 +3,6 @@
 import dataclasses
 from pathlib import PurePath
 
-import make_shards
 import pytest
 
 from beam_jobs.contracts import settings
@@ -12,6 +11,7 @@ from pipeline.cross_validation.folds import Fold, fold_configs
 from pipeline.cross_validation.outcomes import encoder_text
 from pipeline.cross_validation.trainings import Planner
 from pipeline.training_jobs import read_version
+from tests.data.shards import make_shards
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from run_pipeline import run_pipeline_here
 
 from models.scores.patch_scores import concatenate
 from models.scores.score_file import read_scores
 from models.scores.summary import interval, summarize
 from pipeline.cross_validation import page, validation
+from tests.data.runs.run_pipeline import run_pipeline_here
 
 # It trains four models for two steps each, and publishes none.
 pytestmark = pytest.mark.usefixtures("eager_steps")

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import kubeflow_server
 import pytest
 from kfp import compiler, dsl
+
+from tests.data.servers import kubeflow_server
 
 ROOT = "runs/no-such-run"
 

@@ -3,13 +3,12 @@
 import json
 import uuid
 
-import certificates
-import kubeflow_server
 import pytest
 import yaml
 
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.terminal import program
+from tests.data.servers import certificates, kubeflow_server
 
 needs_stand_in = pytest.mark.skipif(
     bool(kubeflow_server.REAL), reason="needs a server that does as it is told"

@@ -12,15 +12,15 @@ from google.protobuf import json_format
 from kfp import components, dsl
 from kfp.kubernetes.kubernetes_executor_config_pb2 import KubernetesExecutorConfig
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
-from pipeline_edges import EDGES
-from pipeline_values import VALUES
-from repository import REPOSITORY
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.settings import SettingsError
 from pipeline.config import RunConfig, load_text
 from pipeline.kubeflow.compiling import compile_pipeline
 from pipeline.kubeflow.task_commands import node as node_verb
+from tests.data.runs.pipeline_edges import EDGES
+from tests.data.runs.pipeline_values import VALUES
+from tests.data.runs.repository import REPOSITORY
 
 JOBS = {"build-pairs", "build-labels-flood"}
 GOLDEN = REPOSITORY / "tests" / "pipeline" / "kubeflow" / "golden.yaml"

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 
-import kubernetes_schema
 import pytest
 import tensorflow as tf
 import yaml
@@ -15,6 +14,7 @@ from beam_jobs.contracts import settings
 from beam_jobs.terminal import program
 from pipeline.kubeflow.config import PodConfig
 from pipeline.kubeflow.training_job import TrainingJob, manifests
+from tests.data.servers import kubernetes_schema
 from tests.drills import two_workers
 
 POD_CONFIG = settings.from_dict(

@@ -5,17 +5,12 @@ import io
 import json
 import shutil
 
-import damage
-import make_encoder
-import make_index
-import make_shards
 import numpy as np
 import pytest
 import tensorflow as tf
 from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 from rich.console import Console
-from run_pipeline import run_pipeline, run_pipeline_here
 
 from beam_jobs.config import SimulateConfig
 from beam_jobs.contracts import layout, manifest, records
@@ -25,6 +20,10 @@ from models.neighbours.index import IndexedPatch, write_index
 from models.neighbours.search import search
 from pipeline.neighbours import answers
 from pipeline.report import patch_images
+from tests.data.faults import damage
+from tests.data.networks import make_encoder, make_index
+from tests.data.runs.run_pipeline import run_pipeline, run_pipeline_here
+from tests.data.shards import make_shards
 
 
 @pytest.fixture(scope="module")

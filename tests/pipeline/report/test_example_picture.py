@@ -2,13 +2,13 @@
 
 import dataclasses
 
-import make_shards
 import numpy as np
 import pytest
 
 from beam_jobs.contracts import layout, manifest
 from pipeline.report.example_picture import draw_example
 from pipeline.report.pictures import choose_patches, decode_labeled
+from tests.data.shards import make_shards
 
 
 @pytest.fixture(scope="module")

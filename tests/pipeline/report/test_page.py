@@ -4,11 +4,6 @@ import math
 import re
 import shutil
 
-import damage
-import make_scores
-import make_segmenter
-import make_shards
-import make_spans
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
@@ -28,6 +23,9 @@ from pipeline.refused_spans import RefusedSpan
 from pipeline.report import page, patch_images, pictures, results
 from pipeline.report.drift import drift_table
 from pipeline.report.run_record import ComponentRecord, RunRecord
+from tests.data.faults import damage
+from tests.data.networks import make_scores, make_segmenter
+from tests.data.shards import make_shards, make_spans
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,7 @@
 import json
 
-import make_shards
-import make_spans
 import pytest
 import tensorflow as tf
-from make_artifacts import BEAM_ARGUMENTS, NO_DRIFT
 from tfx.orchestration import metadata
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 from tfx.orchestration.pipeline import Pipeline
@@ -16,6 +13,8 @@ from components.data_manifest import MANIFEST_FILE
 from components.examples import create_examples
 from components.shard_gen import Spans
 from pipeline.report.run_record import read_last_run
+from tests.data.runs.make_artifacts import BEAM_ARGUMENTS, NO_DRIFT
+from tests.data.shards import make_shards, make_spans
 
 
 def run_data_part(root, spans=None):

@@ -1,7 +1,6 @@
 import dataclasses
 import io
 
-import make_scores
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +10,7 @@ from models.scores import score_file
 from models.scores.patch_scores import select
 from models.scores.summary import summarize
 from pipeline.report import scores as score_report
+from tests.data.networks import make_scores
 
 
 def text_of(scores):

@@ -5,9 +5,7 @@ import uuid
 from pathlib import Path
 from types import SimpleNamespace
 
-import make_shards
 import pytest
-from make_artifacts import BEAM_ARGUMENTS, NO_DRIFT
 from ml_metadata import proto
 from tfx.orchestration import metadata
 from tfx.orchestration.pipeline import Pipeline
@@ -18,6 +16,8 @@ from pipeline.report.run_record import read_last_run
 from pipeline.runners.artifact_files import Inventory
 from pipeline.runners.nodes import Launching, Nodes
 from pipeline.runners.retrying import RetryConfig
+from tests.data.runs.make_artifacts import BEAM_ARGUMENTS, NO_DRIFT
+from tests.data.shards import make_shards
 
 
 @pytest.fixture

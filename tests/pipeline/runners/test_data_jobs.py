@@ -12,8 +12,6 @@ from contextlib import nullcontext
 
 import grpc
 import pytest
-from pipeline_values import VALUES
-from repository import REPOSITORY
 
 from beam_jobs import config as c
 from beam_jobs.build import patches, spool
@@ -26,6 +24,8 @@ from pipeline.config import RunConfig
 from pipeline.runners.data_jobs import JobProgress, data_jobs, run_job
 from pipeline.runners.node_record import NodeRecord, RunFolder, stopping
 from pipeline.runners.recorded import run_recorded
+from tests.data.runs.pipeline_values import VALUES
+from tests.data.runs.repository import REPOSITORY
 
 PAIRS, LABELS = "build-pairs", "build-labels-flood"
 SIMULATED = {"num_places": 4, "num_dates": 1, "size_px": 160, "seed": 5}
@@ -118,8 +118,7 @@ def test_each_month_trains_on_what_is_new_and_a_month_without_new_scenes_is_skip
 
 _KILLED = """
 import sys
-sys.path[:0] = sys.argv[4:]
-import test_data_jobs as t
+from tests.pipeline.runners import test_data_jobs as t
 from pipeline.runners.node_record import RunFolder
 config = t.configured(sys.argv[1], {"layout": "simulated", "simulate": t.SIMULATED})
 t.run_job(config, RunFolder(config.root, sys.argv[2]), sys.argv[3], t.SILENT)
@@ -132,8 +131,7 @@ def test_a_pod_that_takes_the_place_of_a_killed_one_cuts_only_what_is_left(
     s3_folder, tmp_path, monkeypatch
 ):
     """The scenes lie in a folder of each pod, so nothing of it may be in what is kept."""
-    paths = [str(REPOSITORY / "tests" / name) for name in ("pipeline/runners", "data")]
-    arguments = [s3_folder, "one", LABELS, *paths]
+    arguments = [s3_folder, "one", LABELS]
     process = subprocess.Popen([sys.executable, "-c", _KILLED, *arguments], cwd=REPOSITORY)
     config = configured(s3_folder, {"layout": "simulated", "simulate": SIMULATED})
     root = config.task_dir(config.tasks[0])

@@ -8,12 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import make_shards
-import maria_db
 import pytest
-import tiny_pipeline
 from ml_metadata import metadata_store, proto
-from repository import REPOSITORY
 
 from beam_jobs.contracts import settings
 from beam_jobs.contracts.settings import SettingsError
@@ -25,6 +21,10 @@ from pipeline.report.run_record import read_last_run
 from pipeline.runners.data_jobs import data_jobs
 from pipeline.runners.node_record import RunFolder
 from pipeline.runners.one_node import Hearing, begin_run, end_run, run_node
+from tests.data.runs import tiny_pipeline
+from tests.data.runs.repository import REPOSITORY
+from tests.data.servers import maria_db
+from tests.data.shards import make_shards
 
 ORDER = ("Make", "Judge", "Use")
 SILENT = Hearing(on_step=lambda *_: None, on_notice=lambda *_: None)
@@ -160,8 +160,8 @@ def test_a_node_waits_for_those_before_it_and_for_its_own_process(tmp_path):
 def test_a_killed_node_leaves_one_execution_that_the_next_try_ends(tmp_path):
     (tmp_path / "kill").write_text("x")
     killed = subprocess.run(
-        [sys.executable, tiny_pipeline.__file__, str(tmp_path), "one", "Make"],
-        env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests/data"},
+        [sys.executable, "-m", tiny_pipeline.__name__, str(tmp_path), "one", "Make"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         check=False,
     )

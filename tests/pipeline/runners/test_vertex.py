@@ -4,12 +4,12 @@ import subprocess
 import sys
 
 import pytest
-from pipeline_edges import DATA_EDGES, EDGES
-from repository import REPOSITORY
 
 from beam_jobs.contracts import locations, settings
 from pipeline.config import RunConfig
 from pipeline.runners.vertex import compile_vertex
+from tests.data.runs.pipeline_edges import DATA_EDGES, EDGES
+from tests.data.runs.repository import REPOSITORY
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A run that meets refused spans, with a function in place of the pipeline."""
 
 import pytest
-from repository import REPOSITORY
 
 from beam_jobs.contracts import layout, set_aside
 from beam_jobs.contracts.set_aside import SetAside
@@ -12,6 +11,7 @@ from pipeline.config import load_run_config
 from pipeline.data_build import BuiltData
 from pipeline.refused_spans import read_refused
 from pipeline.runners import local, whole_run
+from tests.data.runs.repository import REPOSITORY
 
 
 @pytest.fixture

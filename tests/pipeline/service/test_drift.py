@@ -8,12 +8,8 @@ import re
 import shutil
 from contextlib import contextmanager
 
-import make_poison
-import make_shards
 import pytest
 import yaml
-from repository import REPOSITORY
-from run_pipeline import run_pipeline_here
 
 from beam_jobs.contracts import manifest, set_aside, settings
 from beam_jobs.contracts.set_aside import SetAside
@@ -23,6 +19,9 @@ from models.publishing.publication import Approval, publish
 from pipeline.config import load_run_config
 from pipeline.service import drift
 from pipeline.service.drift import read_version
+from tests.data.runs.repository import REPOSITORY
+from tests.data.runs.run_pipeline import run_pipeline_here
+from tests.data.shards import make_poison, make_shards
 
 
 def make_root(folder):

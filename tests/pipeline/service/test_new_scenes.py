@@ -7,9 +7,7 @@ import re
 import sys
 from contextlib import nullcontext
 
-import make_places
 import pytest
-from killed_fetch import answered
 
 from beam_jobs import config as c
 from beam_jobs.collect.config import WatchConfig
@@ -23,6 +21,8 @@ from beam_jobs.terminal import program
 from pipeline.config import RunConfig
 from pipeline.data_build import build_data, sources
 from pipeline.service import attempts, new_scenes
+from tests.data.faults.killed_fetch import answered
+from tests.data.scenes import make_places
 
 DAY = datetime.date.fromisoformat
 

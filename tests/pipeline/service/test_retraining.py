@@ -5,7 +5,6 @@ import json
 import os
 
 import pytest
-from repository import REPOSITORY
 
 from beam_jobs.contracts.errors import ExitCode
 from beam_jobs.contracts.locations import DamagedFileError
@@ -21,6 +20,7 @@ from pipeline.runners.whole_run import Finished
 from pipeline.service import attempts, drift, history, retraining
 from pipeline.service.attempts import RECORD_NAME
 from pipeline.service.drift import Drifted
+from tests.data.runs.repository import REPOSITORY
 
 
 @pytest.fixture

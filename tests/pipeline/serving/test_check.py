@@ -9,9 +9,6 @@ import threading
 import time
 
 import grpc
-import make_shards
-import make_unet
-import model_server
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -28,6 +25,9 @@ from models.published import export, warmup
 from models.publishing.publication import Approval, publish
 from models.publishing.rollback import Steps, roll_back
 from pipeline.serving import check, following, probe
+from tests.data.networks import make_unet
+from tests.data.servers import model_server
+from tests.data.shards import make_shards
 
 pytestmark = pytest.mark.e2e
 

@@ -3,7 +3,6 @@
 import json
 import re
 
-import kubernetes_schema
 import pytest
 import yaml
 from google.protobuf import text_format
@@ -15,6 +14,7 @@ from beam_jobs.errors import DataError
 from beam_jobs.terminal import program
 from pipeline.serving import serve_config, server_files
 from pipeline.serving.server_files import Batching, Deployment, ServedModel
+from tests.data.servers import kubernetes_schema
 
 MODELS = [
     ServedModel(name="encoder", versions={"stable": 7}),
