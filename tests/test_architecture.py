@@ -228,8 +228,9 @@ def test_code_version_is_that_of_the_project():
     assert f'version = "{CODE_VERSION}"' in (REPOSITORY / "pyproject.toml").read_text()
 
 
-def test_tests_have_no_package_files():
-    assert not list((REPOSITORY / "tests").rglob("__init__.py"))
+def test_tests_have_one_package_file():
+    folder = REPOSITORY / "tests"
+    assert list(folder.rglob("__init__.py")) == [folder / "__init__.py"]
 
 
 def test_no_modules_import_each_other_in_a_circle():

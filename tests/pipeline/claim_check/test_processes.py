@@ -61,7 +61,8 @@ def test_the_first_error_in_this_process_ends_it(tmp_path):
 @pytest.mark.e2e
 def test_processes_end_with_a_parent_that_is_killed(tmp_path):
     code = (
-        "import sys, process_jobs; from pipeline.claim_check import processes\n"
+        "import sys; from pipeline.claim_check import processes\n"
+        "from tests.data.faults import process_jobs\n"
         "with processes.workers(2) as pool:"
         " processes.run_all(pool, sys.argv[1:], process_jobs.note_process_and_sleep,"
         " lambda done, total: None)"
