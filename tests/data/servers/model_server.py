@@ -312,7 +312,8 @@ def serving_grpc(
         ("grpc.max_send_message_length", _UNLIMITED),
         ("grpc.so_reuseport", 0),
     ]
-    running = grpc.server(ThreadPoolExecutor(16), options=options)
+    pool = ThreadPoolExecutor(16)
+    running = grpc.server(pool, options=options)
     servicer = _Grpc(_Servers(servers))
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, running)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(servicer, running)
@@ -326,6 +327,8 @@ def serving_grpc(
         yield f"127.0.0.1:{bound}"
     finally:
         running.stop(None).wait()
+        # Calls that were cancelled may still be at work, and are counted at their end.
+        pool.shutdown()
 
 
 @contextmanager
