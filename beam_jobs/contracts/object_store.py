@@ -166,14 +166,16 @@ def abort_uploads(folder: str | os.PathLike[str]) -> int:
     """Abort the uploads below a folder of s3:// that were never completed.
 
     A large object is uploaded in parts. The parts of a killed process are in no list of
-    objects, and are paid for until the upload is aborted. Of gs://, an upload that is
+    objects, and are paid for until the upload is aborted. On gs://, an upload that is
     not completed ends by itself within a week.
 
     Args:
-        folder: that nobody else writes to; other paths pass.
+        folder: no other process may write there. A folder that is not on s3:// has no
+            such uploads.
 
     Returns:
-        How many. If this user may not list uploads, 0, and the log says so.
+        Number of uploads that were aborted. It is 0 if this user may not list uploads;
+        the log then says so.
 
     Source: Amazon S3 user guide, "Uploading and copying objects using multipart
     upload"; Cloud Storage, "Resumable uploads".

@@ -24,6 +24,7 @@ from beam_jobs.contracts.locations import Location, content_of, locate
 
 ASSETS_DIR = "assets.extra"
 CARD_NAME = "model_card.json"
+GRAPH_NAME = "saved_model.pb"
 CURE = "copy the model back from where it was published, or publish it again"
 """The cure for a damaged part of a published model."""
 LABELS_NAME = "labels.json"

@@ -11,7 +11,7 @@ import numpy as np
 from beam_jobs.contracts.records import FloatArray
 
 ALIGNED_BYTES = 64
-"""Where TensorFlow wants arrays to begin: at a multiple of so many bytes.
+"""TensorFlow shares an array only if its address is a multiple of so many bytes.
 
 Source: EIGEN_MAX_ALIGN_BYTES in Eigen, for AVX-512.
 """

@@ -20,8 +20,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from beam_jobs.contracts import locations
 from beam_jobs.contracts.errors import ExitCode, TerrapairError
+from beam_jobs.contracts.published import GRAPH_NAME
 
-GRAPH_NAME = "saved_model.pb"
 _INIT_SIGNATURE, _INIT_COLLECTION = "__saved_model_init_op", "saved_model_main_op"
 """Name what loaders run after they read the variables. The first one has precedence.
 

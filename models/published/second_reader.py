@@ -22,10 +22,10 @@ import numpy.typing as npt
 
 from beam_jobs.contracts import locations
 from beam_jobs.contracts.locations import locate
+from beam_jobs.contracts.published import GRAPH_NAME
 
 PYTHON_VARIABLE = "TERRAPAIR_OPENVINO_PYTHON"
 """Environment variable: an interpreter with `openvino`, if it is not this one."""
-_GRAPH = "saved_model.pb"
 _TIMEOUT_SECONDS = 300
 _LAST_CHARACTERS = 300
 
@@ -115,10 +115,10 @@ def _copy_signature(saved_model_dir: str | os.PathLike[str], signature: str, tar
 
     source = locate(saved_model_dir)
     for name in locations.list_tree(source):
-        if name == _GRAPH or name.startswith(("variables/", "assets/")):
+        if name == GRAPH_NAME or name.startswith(("variables/", "assets/")):
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             locations.copy_file(source / name, target / name)
-    file = target / _GRAPH
+    file = target / GRAPH_NAME
     document = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     known = document.meta_graphs[0].signature_def
     for name in [name for name in known if name != signature]:

@@ -38,7 +38,7 @@ from beam_jobs.contracts import locations, object_store, published
 from beam_jobs.contracts.errors import ExitCode, TerrapairError
 from beam_jobs.contracts.fingerprint import tree_sha256
 from beam_jobs.contracts.locations import Location, locate
-from beam_jobs.contracts.published import ASSETS_DIR, CARD_NAME
+from beam_jobs.contracts.published import ASSETS_DIR, CARD_NAME, GRAPH_NAME
 
 HIDDEN = ".pushing-"
 """Before a number, the name of its copy while the number is written or removed.
@@ -51,7 +51,6 @@ RECORD = f"{ASSETS_DIR}/publication.json"
 """File of a version: the hash of its model, and what it replaced."""
 GATE = f"{ASSETS_DIR}/gate.json"
 """File of a version: why the gate blessed it."""
-_GRAPH = "saved_model.pb"
 _CARD = f"{ASSETS_DIR}/{CARD_NAME}"
 _HIGHEST = "highest_version"
 
@@ -162,7 +161,7 @@ def _make_folder(file: Location) -> None:
 
 def _order(name: str) -> tuple[int, str]:
     """Return the place of a file among those that are copied or removed."""
-    return {_GRAPH: 1, _CARD: 2}.get(name, 0), name
+    return {GRAPH_NAME: 1, _CARD: 2}.get(name, 0), name
 
 
 def numbered(model_dir: str | os.PathLike[str]) -> list[tuple[int, Location]]:
@@ -207,14 +206,12 @@ def forget(version: Location) -> None:
     base = version.parent.parent if version.parent.name == WITHDRAWN else version.parent
     _use_up(base)
     if version.parent.name == WITHDRAWN:
-        _remove_aside(version)
+        _remove_files(version)
     elif isinstance(version, Path):
         os.rename(version, _hidden(version))
         locations.remove_tree(_hidden(version))
     else:
-        _mark(version)
-        _clear(version)
-        locations.remove_tree(_hidden(version))
+        _remove_number(version)
 
 
 def withdraw(version: Location) -> Location:
@@ -228,9 +225,7 @@ def withdraw(version: Location) -> Location:
         os.rename(version, target)
     else:
         copy_model(version, target)
-        _mark(version)
-        _clear(version)
-        locations.remove_tree(_hidden(version))
+        _remove_number(version)
     return target
 
 
@@ -243,7 +238,7 @@ def restore(version: Location) -> Location:
         whole = _in_one_file(version)
         _mark(target)
         _fill(target, version, whole)
-        _remove_aside(version)
+        _remove_files(version)
         locations.remove_tree(_hidden(target))
     return target
 
@@ -266,7 +261,7 @@ def remove_unfinished(model_dir: str | os.PathLike[str]) -> list[str]:
         for path in marked:
             # A version that was moved is there twice when the process died.
             if path not in unfinished:
-                _remove_aside(base / WITHDRAWN / path.name)
+                _remove_files(base / WITHDRAWN / path.name)
     if unfinished:
         _use_up(base)
     for path in unfinished:
@@ -321,12 +316,19 @@ def _fill(version: Location, source: Location, whole: bytes) -> None:
         source: folder of the model, on the same store.
         whole: the same model in one file.
     """
-    (version / _GRAPH).write_bytes(whole)
+    (version / GRAPH_NAME).write_bytes(whole)
     copy_model(source, version)
 
 
+def _remove_number(version: Location) -> None:
+    """Remove a number from a store, so that the next push ends what this one began."""
+    _mark(version)
+    _clear(version)
+    locations.remove_tree(_hidden(version))
+
+
 def _clear(version: Location) -> None:
-    """Remove a number from a store; as long as something is there, it loads.
+    """Empty a number on a store; as long as something is there, it loads.
 
     Args:
         version: folder of the number; the hidden one must be there. If its model does
@@ -340,18 +342,17 @@ def _clear(version: Location) -> None:
         whole = None
     (version / _CARD).unlink(missing_ok=True)
     if whole is None:
-        (version / _GRAPH).unlink(missing_ok=True)
+        (version / GRAPH_NAME).unlink(missing_ok=True)
     else:
-        (version / _GRAPH).write_bytes(whole)
-    for name in sorted(locations.list_tree(version), key=_order):
-        (version / name).unlink()
-    locations.remove_tree(version)
+        (version / GRAPH_NAME).write_bytes(whole)
+    _remove_files(version)
 
 
-def _remove_aside(version: Location) -> None:
-    """Remove a version that was withdrawn, the card last.
+def _remove_files(version: Location) -> None:
+    """Remove the files of a version, then the graph, the card last.
 
-    A process that is killed leaves something that is listed, and removed again.
+    A process that is killed while it removes a withdrawn version leaves something that
+    is listed, and removed again.
     """
     for name in sorted(locations.list_tree(version), key=_order):
         (version / name).unlink()

@@ -112,7 +112,7 @@ def _serve() -> None:
     from werkzeug.serving import make_server
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    # Of S3 alone: moto's server of everything looks for the service of each request.
+    # moto's server of all services would first find out which one a request means.
     server = make_server("127.0.0.1", 0, _watched(create_backend_app("s3")), threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"127.0.0.1:{server.server_port}", flush=True)

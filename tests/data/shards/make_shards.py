@@ -204,9 +204,19 @@ def write_shard(path: Path, encoded: list[bytes]) -> manifest.ShardEntry:
 def statistics(
     sensor: Sensor, names: tuple[str, ...], patches: list[records.PairedPatch]
 ) -> tuple[manifest.BandStatistics, ...]:
+    if not names:
+        return ()
+    pixels = [patch.pixels(sensor).reshape(-1, len(names)) for patch in patches]
+    return band_statistics(sensor, names, np.concatenate(pixels))
+
+
+def band_statistics(
+    sensor: Sensor, names: tuple[str, ...], pixels: np.ndarray
+) -> tuple[manifest.BandStatistics, ...]:
+    """Return the statistics of pixels [..., C]."""
     entries = []
     for channel, name in enumerate(names):
-        values = np.concatenate([patch.pixels(sensor)[..., channel].ravel() for patch in patches])
+        values = pixels[..., channel]
         values = values[np.isfinite(values)].astype(np.float64)
         p02, p50, p98 = np.percentile(values, [2, 50, 98])
         entries.append(

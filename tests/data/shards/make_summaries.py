@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from beam_jobs.contracts import settings
-from beam_jobs.contracts.bands import BANDS, S2_L2A_BANDS, Sensor
-from beam_jobs.contracts.manifest import BandStatistics, Manifest
+from beam_jobs.contracts.bands import S2_L2A_BANDS
+from beam_jobs.contracts.manifest import Manifest
 from models.drift.patch_columns import PatchColumns
 from models.drift.summary import DataSummary, summarize
 from tests.data.shards.make_poison import FAULTS
+from tests.data.shards.make_shards import band_statistics
 
 S1_BANDS = ("VV", "VH")
 _DB = np.array([[-20.0, -27.0], [-9, -14.5], [-12.5, -19.5], [-13, -21], [-5.5, -12.5], [-14, -22]])
@@ -125,37 +126,14 @@ def _manifest(
         },
         num_rejected={},
         shards={},
-        s1_statistics=_statistics("s1", S1_BANDS, pixels["s1"]),
-        s2_statistics=_statistics("s2", S2_L2A_BANDS, pixels["s2"]),
+        s1_statistics=band_statistics("s1", S1_BANDS, pixels["s1"]),
+        s2_statistics=band_statistics("s2", S2_L2A_BANDS, pixels["s2"]),
         config=config,
         config_sha256=settings.sha256(config),
         source_sha256="0" * 64,
         code_sha256="0" * 64,
         code_version="test",
     )
-
-
-def _statistics(
-    sensor: Sensor, names: tuple[str, ...], pixels: np.ndarray
-) -> tuple[BandStatistics, ...]:
-    entries = []
-    for channel, name in enumerate(names):
-        values = pixels[..., channel]
-        values = values[np.isfinite(values)].astype(np.float64)
-        p02, p50, p98 = np.percentile(values, [2, 50, 98])
-        entries.append(
-            BandStatistics(
-                band=name,
-                unit=BANDS[sensor][name].unit,
-                num_pixels=values.size,
-                mean=float(values.mean()),
-                std=float(values.std()),
-                p02=float(p02),
-                p50=float(p50),
-                p98=float(p98),
-            )
-        )
-    return tuple(entries)
 
 
 def _columns(

@@ -219,7 +219,7 @@ def test_what_a_process_that_was_killed_left_on_a_store_is_removed(life, s3_fold
         complete = [number for number, files in numbers_in(state).items() if CARD in files]
         assert store.numbers(base) == complete
         assert not marked_in(seen[-1])
-        # What is no version, and what was moved, is not there a second time.
+        # A version lies at its number or aside, never in both places.
         assert len(published.versions(base / store.WITHDRAWN)) <= 1 - len(complete)
         if numbers_in(state) or published.versions(base / store.WITHDRAWN):
             assert store.next_number(base) == 2
