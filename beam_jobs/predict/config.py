@@ -54,8 +54,10 @@ class PredictConfig:
             window; docs/maps.md says how these were chosen.
         max_batch_px: most pixels that the model gets at once. It bounds the memory of a
             worker.
-        part_px: about the height and width of the parts of a scene that workers predict
+        part_height_px: about the height of the parts of a scene, which workers predict
             one by one. A killed job repeats the parts that it had begun.
+        part_width_px: about their width. The memory of a worker grows with it, and not
+            with their height.
         probabilities: "all" = one band per class; "highest" = that of the map's class
             only; "none" = no such file.
         probability_dtype: "uint8" = steps of 0.004; "float16" = half precision, in
@@ -74,7 +76,8 @@ class PredictConfig:
         default_factory=lambda: Lattice(size_px=1024, margin_px=96, blend_px=32)
     )
     max_batch_px: int = 1 << 20
-    part_px: int = 4096
+    part_height_px: int = 8192
+    part_width_px: int = 2048
     probabilities: Literal["all", "highest", "none"] = "all"
     probability_dtype: Literal["uint8", "float16"] = "uint8"
     uncertainty: Literal["entropy", "disagreement", "none"] = "entropy"
@@ -85,6 +88,6 @@ class PredictConfig:
     num_workers: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("max_batch_px", "part_px", "num_workers"):
+        for name in ("max_batch_px", "part_height_px", "part_width_px", "num_workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

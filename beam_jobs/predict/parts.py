@@ -105,8 +105,8 @@ def windows_of(grid: Grid, segmenter: Segmenter, config: PredictConfig) -> Windo
 
 def areas(grid: Grid, config: PredictConfig) -> list[Area]:
     """Return the parts of a map that are predicted one by one, row by row."""
-    rows = itertools.pairwise(config.window.cuts(grid.height, config.part_px))
-    cols = list(itertools.pairwise(config.window.cuts(grid.width, config.part_px)))
+    rows = itertools.pairwise(config.window.cuts(grid.height, config.part_height_px))
+    cols = list(itertools.pairwise(config.window.cuts(grid.width, config.part_width_px)))
     return [
         Area(rows=slice(*of_rows), cols=slice(*of_cols)) for of_rows in rows for of_cols in cols
     ]

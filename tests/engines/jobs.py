@@ -67,7 +67,8 @@ class Inputs:
             words += ["--set", "label.schema=water", "--set", "label.label_from=s1"]
         if verb == "predict":
             words += ["--model", str(self.model), "--scenes", str(self.catalog)]
-            words += ["--set", "part_px=256", "--set", "window.size_px=128"]
+            words += ["--set", "part_height_px=256", "--set", "part_width_px=256"]
+            words += ["--set", "window.size_px=128"]
             words += ["--set", "window.margin_px=16", "--set", "window.blend_px=8"]
         if verb == "fetch":
             words += ["--places", str(self.places), "--set", "collect.size_px=64"]

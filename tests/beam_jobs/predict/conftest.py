@@ -59,4 +59,6 @@ def few(copied, edit_items) -> Path:
 @pytest.fixture
 def config() -> PredictConfig:
     """Return settings that cut a scene of 160 px into nine parts of several windows."""
-    return PredictConfig(window=Lattice(size_px=48, margin_px=8, blend_px=4), part_px=56)
+    return PredictConfig(
+        window=Lattice(size_px=48, margin_px=8, blend_px=4), part_height_px=56, part_width_px=56
+    )

@@ -329,7 +329,7 @@ def test_a_folder_without_maps_takes_other_settings(few, flood, config, tmp_path
         predict(config, flood, [few], str(tmp_path / "maps"))
     for path in few.parent.rglob("*.away"):
         path.rename(str(path).removesuffix(".away"))
-    made = predict(replace(config, part_px=99), flood, [few], str(tmp_path / "maps"))
+    made = predict(replace(config, part_width_px=99), flood, [few], str(tmp_path / "maps"))
     assert len(made.maps) == 2
 
 
@@ -424,7 +424,7 @@ def test_a_folder_of_another_model_or_other_settings_is_refused(radar, flood, co
         predict(config, flood, [radar(1)], str(tmp_path), version=3)
     assert caught.value.exit_code == 2
     with pytest.raises(DataError, match="holds maps of other settings"):
-        predict(replace(config, part_px=99), flood, [radar(1)], str(tmp_path))
+        predict(replace(config, part_width_px=99), flood, [radar(1)], str(tmp_path))
 
 
 @pytest.mark.parametrize(

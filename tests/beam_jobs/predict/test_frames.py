@@ -22,7 +22,7 @@ nothing."""
 def predict(frame: Frame, model: str, folder: Path, part_px: int) -> Path:
     """Return the folder of the map of a frame."""
     catalog = make_frames.write(folder, [frame])
-    config = PredictConfig(part_px=part_px)
+    config = PredictConfig(part_height_px=part_px, part_width_px=part_px)
     made = driver.predict(config, segmenters.find(model), [str(catalog)], str(folder / "maps"))
     return made.maps[0]
 

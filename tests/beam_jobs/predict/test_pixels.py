@@ -81,7 +81,8 @@ def test_a_model_sees_the_pixels_of_the_shards_whatever_the_baseline(
     whole = replace(
         config,
         window=Lattice(size_px=256, margin_px=8, blend_px=4),
-        part_px=160,
+        part_height_px=160,
+        part_width_px=160,
         pairing=pairing,
     )
     made = driver.predict(

@@ -154,7 +154,8 @@ def test_a_map_is_the_same_however_often_a_runner_asks(few, flood, config, tmp_p
 
 POLYGONS = PredictConfig(
     window=Lattice(size_px=48, margin_px=8, blend_px=4),
-    part_px=56,
+    part_height_px=56,
+    part_width_px=56,
     polygons=PolygonConfig(classes=("water",)),
 )
 
@@ -188,7 +189,13 @@ def test_a_full_disk_leaves_nothing_half_and_the_next_run_goes_on(
 
 def run_verb(capsys, *arguments):
     """The exit code, and the lines on stdout and stderr, of `predict`."""
-    settings = ["window.size_px=48", "window.margin_px=8", "window.blend_px=4", "part_px=56"]
+    settings = [
+        "window.size_px=48",
+        "window.margin_px=8",
+        "window.blend_px=4",
+        "part_height_px=56",
+        "part_width_px=56",
+    ]
     options = [word for setting in settings for word in ("--set", setting)]
     code = program.run(["predict", *map(str, arguments), *options])
     printed = capsys.readouterr()

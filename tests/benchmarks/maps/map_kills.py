@@ -19,7 +19,13 @@ from tests.data.faults import killed_predict
 from tests.data.runs.repository import REPOSITORY
 
 NUM_SCENES, SIZE_PX, NUM_PARTS = 5, 640, 16
-SETTINGS = ("window.size_px=192", "window.margin_px=16", "window.blend_px=16", "part_px=144")
+SETTINGS = (
+    "window.size_px=192",
+    "window.margin_px=16",
+    "window.blend_px=16",
+    "part_height_px=144",
+    "part_width_px=144",
+)
 
 
 def measure() -> dict[str, object]:
