@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms import core
+from apache_beam.transforms import core, userstate
 
 from beam_jobs.contracts.settings import SettingsError
 
@@ -75,8 +75,33 @@ def remember_arguments(look: Callable[[Any], ArgumentsAndDefaults]) -> Any:
     return remembered
 
 
+StateAndTimers = tuple[set[userstate.StateSpec], set[userstate.TimerSpec]]
+"""State and timers that the methods of a step ask for."""
+
+
+def remember_state(look: Callable[[core.DoFn], StateAndTimers]) -> Any:
+    """Return `look`, which looks at a class of steps once and not at each step.
+
+    Beam calls all methods of a step by name and wraps each, ten times a job, to find
+    state and timers that hardly any step has. A step with a method of its own, which
+    its class does not have, is looked at each time.
+    """
+    known: WeakKeyDictionary[type, StateAndTimers] = WeakKeyDictionary()
+
+    def remembered(step: core.DoFn) -> StateAndTimers:
+        if any(isinstance(value, MethodType) for value in vars(step).values()):
+            return look(step)
+        if (found := known.get(type(step))) is None:
+            found = known[type(step)] = look(step)
+        states, timers = found
+        return {*states}, {*timers}
+
+    return remembered
+
+
 # All jobs of this project import this module, those of TFX's components, too.
 core.get_function_args_defaults = remember_arguments(core.get_function_args_defaults)
+userstate.get_dofn_specs = remember_state(userstate.get_dofn_specs)
 
 
 class LocalRunner(FnApiRunner):

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import apache_beam as beam
 import pytest
+from apache_beam.coders import VarIntCoder
 from apache_beam.internal import pickler
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
 from apache_beam.portability import common_urns, python_urns
 from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
 from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
-from apache_beam.transforms import core
+from apache_beam.transforms import core, userstate
 
 from beam_jobs import runner
 from beam_jobs.__main__ import run
@@ -63,6 +64,28 @@ def test_beam_remembers_what_it_would_see_again():
             defaults = [one.default for one in parameters if one.default is not one.empty]
             found = core.get_function_args_defaults(function)
             assert found == ([one.name for one in parameters], defaults)
+
+
+COUNT = userstate.ReadModifyWriteStateSpec("count", VarIntCoder())
+COUNTED = beam.DoFn.StateParam(COUNT)
+
+
+class Count(beam.DoFn):
+    def process(self, element, count=COUNTED):
+        count.write((count.read() or 0) + 1)
+        yield element
+
+
+def test_the_state_of_a_step_is_known_by_its_class_but_for_methods_of_its_own():
+    for _ in range(2):
+        assert userstate.get_dofn_specs(Count()) == ({COUNT}, set())
+        assert userstate.get_dofn_specs(Scale()) == (set(), set())
+    userstate.get_dofn_specs(Count())[0].clear()
+    assert userstate.get_dofn_specs(Count()) == ({COUNT}, set())
+    replaced = Scale()
+    replaced.process = Count().process
+    assert userstate.get_dofn_specs(replaced) == ({COUNT}, set())
+    assert userstate.get_dofn_specs(Scale()) == (set(), set())
 
 
 def test_without_a_runner_the_local_one_gets_the_options():
