@@ -17,6 +17,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from apache_beam.io.aws.clients.s3 import boto3_client
+from apache_beam.options.pipeline_options import PipelineOptions, S3Options
 from apache_beam.transforms import core, userstate
 
 ArgumentsAndDefaults = tuple[list[str], list[Any]]
@@ -29,6 +30,10 @@ _NUM_S3_CLIENTS = 4
 Threads may share a client (source: "Multithreading or multiprocessing with clients" in
 boto3's guide on clients). It keeps 10 connections, and a fetch has 40 requests at a
 time."""
+_S3_OPTIONS = (
+    *("s3_access_key_id", "s3_secret_access_key", "s3_session_token", "s3_endpoint_url"),
+    *("s3_region_name", "s3_api_version", "s3_verify", "s3_disable_ssl"),
+)
 _making_client = threading.Lock()
 _thread_numbers = itertools.count()
 _local = threading.local()
@@ -84,17 +89,28 @@ class S3Client(boto3_client.Client):
         """Take the endpoint and keys from Beam's options, or from the environment."""
         if not hasattr(_local, "number"):
             _local.number = next(_thread_numbers) % _NUM_S3_CLIENTS
+        if isinstance(options, PipelineOptions):
+            view = options.view_as(S3Options)
+            options = {name: getattr(view, name) for name in _S3_OPTIONS}
+        environment = tuple(item for item in os.environ.items() if item[0].startswith("AWS_"))
         with _making_client:
-            self.client = _boto3_client(options, os.getpid(), _local.number)
+            self.client = _boto3_client(
+                tuple(options.items()), environment, os.getpid(), _local.number
+            )
         self._download_request = self._download_stream = None
         self._download_pos = 0
 
 
-@functools.lru_cache(maxsize=_NUM_S3_CLIENTS)
-def _boto3_client(options: Any, process: int, number: int) -> Any:
-    """Return the boto3 client of a number in a process."""
-    del process, number
-    return _BeamClient(options).client
+@functools.lru_cache(maxsize=2 * _NUM_S3_CLIENTS)
+def _boto3_client(
+    options: tuple[tuple[str, Any], ...],
+    environment: tuple[tuple[str, str], ...],
+    process: int,
+    number: int,
+) -> Any:
+    """Return the boto3 client of a number in a process, for options and variables."""
+    del environment, process, number
+    return _BeamClient(dict(options)).client
 
 
 _BeamClient = boto3_client.Client
