@@ -14,8 +14,9 @@ Read `contracts` first, then `build`. `config` holds the settings of the jobs.
 - `engines`: what a job needs when a cluster runs it.
 - `storage`: files on disk and on object stores, as Beam workers use them.
 - `commands`, `terminal`: the commands, and how all commands talk to a person.
-- `errors`, `runner`, `worker`, `local_worker`, `repeating`, `startup`: the error type,
-  the options of Beam, its worker programs, repeated calls, and quicker imports.
+- `errors`, `runner`, `worker`, `local_worker`, `repeating`: the error type, the options
+  of Beam, its worker programs, and repeated calls.
+- `startup`, `quick_beam`: quicker imports, and quicker Beam jobs.
 
 `models`, `components` and `pipeline` stand above this package. `models` may import
 `contracts` only.

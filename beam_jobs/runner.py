@@ -5,17 +5,16 @@ from __future__ import annotations
 import importlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import MethodType
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.portability import python_urns
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms import core
 
+# All jobs of this project import this module, those of TFX's components, too.
+from beam_jobs import quick_beam  # noqa: F401 - makes Beam quicker
 from beam_jobs.contracts.settings import SettingsError
 
 LOCAL_RUNNER = "beam_jobs.runner.LocalRunner"
@@ -50,33 +49,6 @@ class JobOptions(PipelineOptions):
             views[cls] = super().view_as(cls)
         view: _View = views[cls]
         return view
-
-
-ArgumentsAndDefaults = tuple[list[str], list[Any]]
-"""Names of a function's arguments, and the values of those that have a default."""
-
-
-def remember_arguments(look: Callable[[Any], ArgumentsAndDefaults]) -> Any:
-    """Return `look`, which looks at a method of a class once and not for each object.
-
-    Beam looks at the arguments of all methods of each step, eight times a job: a fifth
-    of the CPU of a small job of TFDV's statistics (40,000 looks at 380 methods).
-    """
-    known: WeakKeyDictionary[Callable[..., Any], ArgumentsAndDefaults] = WeakKeyDictionary()
-
-    def remembered(function: Any) -> ArgumentsAndDefaults:
-        if not isinstance(function, MethodType):
-            return look(function)
-        if (found := known.get(function.__func__)) is None:
-            found = known[function.__func__] = look(function)
-        arguments, defaults = found
-        return [*arguments], [*defaults]
-
-    return remembered
-
-
-# All jobs of this project import this module, those of TFX's components, too.
-core.get_function_args_defaults = remember_arguments(core.get_function_args_defaults)
 
 
 class LocalRunner(FnApiRunner):

@@ -1,17 +1,13 @@
 """Clients of object stores, through Beam.
 
 Input: URIs. Output: open files and names. Most stores are reached through Beam's
-`FileSystems`. S3 is reached through the client below them: Beam's S3 file system makes
-a new boto3 client for each call, which takes 0.1 s of CPU and would double the cost of
-a strip.
+`FileSystems`, S3 through the client below them, which can read ranges and tells the
+checksum of an object without asking twice.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
 import io
-import itertools
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,27 +15,19 @@ from contextlib import contextmanager
 from typing import IO, Protocol
 
 from apache_beam.io.aws import s3io
-from apache_beam.io.aws.clients.s3 import boto3_client, messages
+from apache_beam.io.aws.clients.s3 import messages
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_jobs.contracts.object_store import check_reachable
+from beam_jobs.quick_beam import S3Client
 
 _RAW = CompressionTypes.UNCOMPRESSED
 """Keeps Beam from packing and unpacking files by the ending of their names."""
 _SPECIAL = re.compile(r"[*?\[]")
 """Characters with a meaning in Beam's patterns."""
 _local = threading.local()
-_making_client = threading.Lock()
-_thread_numbers = itertools.count()
-_NUM_S3_CLIENTS = 4
-"""Number of boto3 clients that the threads of a process share.
-
-A client takes 0.07 s of CPU to make: a pool of threads that deletes a few objects would
-spend more on clients of its own than on its work. Threads may share a client (source:
-"Multithreading or multiprocessing with clients" in boto3's guide on clients). It keeps
-10 connections, and a fetch has 40 requests at a time."""
 
 
 class Store(Protocol):
@@ -86,9 +74,8 @@ def store_of(path: str) -> Store:
     """Return the client for `path`.
 
     Each thread has its own S3 client of Beam, because that keeps the state of a
-    download. A few boto3 clients below them serve all threads. Endpoint and keys come
-    from Beam's pipeline options, which the driver sets and all workers get, or else
-    from the environment.
+    download. Endpoint and keys come from Beam's pipeline options, which the driver sets
+    and all workers get, or else from the environment.
 
     Raises:
         UnreachableStoreError: the store does not answer.
@@ -133,18 +120,9 @@ class _BeamStore:
         FileSystems.delete([escaped(path) for path in paths])
 
 
-@functools.lru_cache(maxsize=_NUM_S3_CLIENTS)
-def _s3_client(options: PipelineOptions, number: int) -> boto3_client.Client:
-    del number
-    return boto3_client.Client(options)
-
-
 class _S3Store:
     def __init__(self, options: PipelineOptions) -> None:
-        with _making_client:
-            made = _s3_client(options, next(_thread_numbers) % _NUM_S3_CLIENTS)
-        # Copy Beam's part, which keeps the state of this thread's download.
-        self._s3 = s3io.S3IO(client=copy.copy(made))
+        self._s3 = s3io.S3IO(client=S3Client(options))
 
     def create(self, path: str) -> IO[bytes]:
         with _named(path):

@@ -1,7 +1,6 @@
 """Runners: options reach Beam unchanged, and other runners get the documented jobs."""
 
 import hashlib
-import inspect
 import json
 import sys
 from collections.abc import Iterable
@@ -15,7 +14,6 @@ from apache_beam.portability import common_urns, python_urns
 from apache_beam.portability.api import beam_runner_api_pb2 as beam_api
 from apache_beam.runners.portability.local_job_service import LocalJobServicer
 from apache_beam.runners.worker.worker_pool_main import BeamFnExternalWorkerPoolServicer
-from apache_beam.transforms import core
 
 from beam_jobs import runner
 from beam_jobs.__main__ import run
@@ -31,38 +29,6 @@ def test_views_of_the_options_are_made_once_and_share_their_values():
     one.direct_num_workers = 3
     assert options.get_all_options()["direct_num_workers"] == 3
     assert options.view_as(StandardOptions).runner == runner.LOCAL_RUNNER
-
-
-class Scale(beam.DoFn):
-    def process(self, element, factor=2, window=beam.DoFn.WindowParam):
-        yield element * factor
-
-
-def test_a_method_is_looked_at_once_for_all_objects_and_a_function_each_time():
-    looks = []
-
-    def look(function):
-        looks.append(function)
-        return ["element", "factor"], [2]
-
-    remembered = runner.remember_arguments(look)
-    one, two = Scale(), Scale()
-    remembered(one.process)[1].append("of the caller alone")
-    assert remembered(two.process) == (["element", "factor"], [2])
-    assert looks == [one.process]
-    for _ in range(2):
-        remembered(lambda element: element)
-        remembered(one.setup)
-    assert [function.__name__ for function in looks[1:]] == ["<lambda>", "setup", "<lambda>"]
-
-
-def test_beam_remembers_what_it_would_see_again():
-    for _ in range(2):
-        for function in (Scale().process, Scale().setup, beam.Create([]).expand):
-            parameters = inspect.signature(function).parameters.values()
-            defaults = [one.default for one in parameters if one.default is not one.empty]
-            found = core.get_function_args_defaults(function)
-            assert found == ([one.name for one in parameters], defaults)
 
 
 def test_without_a_runner_the_local_one_gets_the_options():

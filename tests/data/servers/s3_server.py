@@ -109,11 +109,16 @@ def _serve() -> None:
     import threading
 
     from moto.moto_server.werkzeug_app import create_backend_app
-    from werkzeug.serving import make_server
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Handler(WSGIRequestHandler):
+        # Clients keep their connections, as with a real store.
+        protocol_version = "HTTP/1.1"
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     # moto's server of all services would first find out which one a request means.
-    server = make_server("127.0.0.1", 0, _watched(create_backend_app("s3")), threaded=True)
+    application = _watched(create_backend_app("s3"))
+    server = make_server("127.0.0.1", 0, application, threaded=True, request_handler=Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(f"127.0.0.1:{server.server_port}", flush=True)
     sys.stdin.read()
