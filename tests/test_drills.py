@@ -1,5 +1,6 @@
 """The drill with pods: manifests of a compiled pipeline's tasks, and how processes end."""
 
+import os
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from tests.data.runs.repository import REPOSITORY
 from tests.data.servers import kubernetes_schema
 from tests.drills.cronjob import DrillError
 from tests.drills.pods import Drill
-from tests.drills.task_pods import Pods, Processes, pod_of
+from tests.drills.task_pods import Containers, Pods, Processes, pod_of
 
 GOLDEN = REPOSITORY / "tests" / "pipeline" / "kubeflow" / "golden.yaml"
 
@@ -72,6 +73,32 @@ def test_a_process_works_in_an_empty_folder_and_runs_terrapair_alone(tasks, tmp_
     pod["containers"][0]["command"] = ["rm"]
     with pytest.raises(DrillError, match="runs rm, and only terrapair is here"):
         place.start("two", pod)
+
+
+PODMAN = """#!/bin/sh
+case $1 in
+  run) touch oom;;
+  inspect) echo exited 137 false;;
+esac
+"""
+"""Podman 4.3 as it is after the kernel killed a container for memory."""
+
+
+def test_a_container_that_was_killed_for_memory_is_known_by_the_file_of_its_monitor(
+    tasks, tmp_path, monkeypatch
+):
+    program = tmp_path / "bin" / "podman"
+    program.parent.mkdir()
+    program.write_text(PODMAN)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    place = Containers(tmp_path, {"db": {"password": "of the secret"}})
+    pod = pod_of(tasks["Pusher-flood"])
+    # A claim needs a cluster.
+    pod["containers"][0]["volumeMounts"] = []
+    place.start("one", pod)
+    ended = place.ended("one")
+    assert (ended.exit_code, ended.reason) == (137, "OOMKilled")
 
 
 def test_the_drill_sees_when_a_node_has_begun(tmp_path):

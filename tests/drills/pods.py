@@ -11,7 +11,9 @@ the tasks are podman's containers; without `--image` they are processes.
 
 The first run must publish three models, although a training is killed by its memory
 limit and tried again, and the database is gone for ten seconds while another training
-goes on. The second run must take every node from the cache.
+goes on. The second run must take every node from the cache. The third run asks for a new
+span, and there are no new scenes: its data jobs must end as `nothing_new`, all other
+tasks must skip, and no model may be published.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -59,6 +62,9 @@ _NUM_RETRIES = 2
 _GONE_SECONDS = 10.0
 _POLL_SECONDS = 1.0
 _KILLED_NODE, _LOST_NODE = "Trainer-flood", "Trainer-landcover"
+_BUILD = "build-"
+"""Data jobs begin with this."""
+_NEW_SPAN = "data.new_span=true"
 _MEMORY = "3Gi"
 """Limit of each pod."""
 Disturbance = Callable[[str], None]
@@ -130,7 +136,7 @@ class _Try:
 
 
 class Drill:
-    """Both runs, their rows, and what was wrong."""
+    """The runs, their rows, and what was wrong."""
 
     def __init__(
         self,
@@ -156,29 +162,47 @@ class Drill:
         self.faults: list[str] = []
 
     def run(self) -> None:
-        """Do both runs."""
+        """Do all runs."""
         disturbances = {_KILLED_NODE: self._place.fill_memory, _LOST_NODE: self._lose_database}
-        for run, wanted, disturbed in (("first", "done", disturbances), ("second", "cached", {})):
-            outcomes = self._do(run, disturbed)
-            self._expect(f"outcome of the {run} run", outcomes.pop(REPORT), "published")
-            self._expect(f"begin of the {run} run", outcomes.pop(BEGIN), "done")
-            others = {node: one for node, one in outcomes.items() if one != wanted}
-            self._expect(f"nodes of the {run} run that are not {wanted}", others, {})
-            self._expect(f"after the {run} run", self._versions(), dict.fromkeys(_MODELS, 1))
+        self._check("first", self._do("first", disturbances), report="published", others="done")
+        self._check("second", self._do("second"), report="published", others="cached")
+        outcomes = self._do("third", overrides=[_NEW_SPAN])
+        built = {node: outcomes.pop(node) for node in list(outcomes) if node.startswith(_BUILD)}
+        wanted = dict.fromkeys(built, "nothing_new")
+        self._expect("data jobs of the third run", built, wanted)
+        self._check("third", outcomes, report="nothing_new", others="skipped")
         killed = [row.node for row in self.rows if "killed" in row.end]
         self._expect("pods that were killed", killed, [_KILLED_NODE])
 
-    def _do(self, run: str, disturbances: Mapping[str, Disturbance]) -> dict[str, str]:
+    def _check(self, run: str, outcomes: dict[str, str], *, report: str, others: str) -> None:
+        """Check the outcomes of a run, which are removed, and what is in service after it."""
+        self._expect(f"outcome of the {run} run", outcomes.pop(REPORT), report)
+        self._expect(f"begin of the {run} run", outcomes.pop(BEGIN), "done")
+        wrong = {node: one for node, one in outcomes.items() if one != others}
+        self._expect(f"nodes of the {run} run that are not {others}", wrong, {})
+        self._expect(f"after the {run} run", self._versions(), dict.fromkeys(_MODELS, 1))
+
+    def _do(
+        self,
+        run: str,
+        disturbances: Mapping[str, Disturbance] | None = None,
+        **parameters: Any,
+    ) -> dict[str, str]:
         """Run all tasks, some at a time; return node -> outcome.
+
+        Args:
+            run: its id.
+            disturbances: by node.
+            parameters: of the pipeline.
 
         Raises:
             DrillError: a task failed, was killed too often, or ended before it could be
                 disturbed.
         """
-        waiting = list(compiled_tasks.tasks(self._package, run, self._place.outcomes))
+        waiting = list(compiled_tasks.tasks(self._package, run, self._place.outcomes, **parameters))
         running: list[_Try] = []
         outcomes: dict[str, str] = {}
-        undisturbed = dict(disturbances)
+        undisturbed = dict(disturbances or {})
         while waiting or running:
             for task in [one for one in waiting if one.upstream <= outcomes.keys()]:
                 if len(running) < self._num_jobs:

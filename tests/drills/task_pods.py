@@ -244,7 +244,16 @@ class Containers:
         if "cpu" in limits:
             command += ["--cpus", _cores(limits["cpu"])]
         command += [container["image"], *arguments]
-        _run(command, env={**os.environ, **variables})
+        self._notes(name).mkdir(parents=True)
+        _run(command, env={**os.environ, **variables}, cwd=self._notes(name))
+
+    def _notes(self, name: str) -> Path:
+        """Return the folder where podman starts a container.
+
+        Podman's monitor leaves a file `oom` there when the kernel kills for memory.
+        Podman 4.3 looks for it elsewhere, and reports no such kill.
+        """
+        return self._folder / "notes" / name
 
     def _mounts(self, name: str, pod: Mapping[str, Any]) -> Iterator[str]:
         (container,) = pod["containers"]
@@ -270,7 +279,9 @@ class Containers:
             return None
         log = _run(["podman", "logs", name])
         _run(["podman", "rm", name])
-        reason = "OOMKilled" if is_out == "true" else "Completed" if code == "0" else "Error"
+        reason = "Completed" if code == "0" else "Error"
+        if code == str(KILLED) and (is_out == "true" or (self._notes(name) / "oom").exists()):
+            reason = "OOMKilled"
         return Ended(exit_code=int(code), reason=reason, outcome=_text(self._files[name]), log=log)
 
     def fill_memory(self, name: str) -> None:
@@ -353,8 +364,10 @@ def _cores(cpu: str) -> str:
     return f"{int(cpu[:-1]) / 1000}" if cpu.endswith("m") else cpu
 
 
-def _run(command: Sequence[str], env: Mapping[str, str] | None = None) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+def _run(
+    command: Sequence[str], env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, check=False)
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
         raise DrillError(f"{' '.join(command[:2])}: {last}")

@@ -6,10 +6,11 @@
 It needs a node on this machine whose pods share its network, and the project's image on
 it. A loopback S3 server and a MariaDB of this machine hold the files and ML Metadata.
 
-One pod simulates scenes, builds a data set and runs the nodes before the Trainer.
-`terrapair training-job` writes the Indexed Job, which trains a land cover model from
-new weights. The pod of worker 1 is deleted after a checkpoint, that of worker 0 after
-a later one: each time, both workers must end, start again and go on from a checkpoint.
+One pod runs the nodes before the Trainer. The first of them simulates scenes and builds
+a data set. `terrapair training-job` writes the Indexed Job, which trains a land cover
+model from new weights. The pod of worker 1 is deleted after a checkpoint, that of worker
+0 after a later one: each time, both workers must end, start again and go on from a
+checkpoint.
 Then one pod runs the nodes after the Trainer, which must publish what worker 0 wrote.
 """
 
@@ -36,7 +37,6 @@ import yaml
 from beam_jobs.contracts import locations, object_store, published
 from beam_jobs.contracts.settings import to_dict
 from pipeline.config import RunConfig, load_text
-from pipeline.data_build import data_sets
 from pipeline.kubeflow.training_job import PORT
 from pipeline.runners.node_record import BEGIN, REPORT, RunFolder
 from tests.data.servers import maria_db, s3_server
@@ -57,8 +57,8 @@ _CHECKPOINT_EVERY = 10
 # After the first, worker 1 is deleted; after the second, worker 0.
 _KILLS = ((20, 1), (60, 0))
 _BEFORE = (
-    *("ImportExampleGen", "DataManifest", "StatisticsGen", "SchemaGen", "DriftCheck"),
-    *("ExampleValidator", "DriftGate"),
+    *("build-labels", "ImportExampleGen", "DataManifest", "StatisticsGen", "SchemaGen"),
+    *("DriftCheck", "ExampleValidator", "DriftGate"),
 )
 _AFTER = ("Canary", "Evaluator", "Scorer", "ChampionGate", "Pusher")
 _OF_WORKERS = ("WORKER", "TF_CONFIG", "TERRAPAIR_WORKERS_DIR")
@@ -163,19 +163,10 @@ class Drill:
         self.expect("version in service", version and version.name, "1")
 
     def _before(self) -> None:
-        (data,) = data_sets(self._config)
-        build = json.dumps(to_dict(data.config))
         script = f"""
-cat > /tmp/labels.yaml <<'END'
-{build}
-END
 cat > /tmp/run.yaml <<'END'
 {self._text}
 END
-terrapair simulate --quiet --output /tmp/scenes \\
-  --set num_places=4 --set num_dates=1 --set size_px=256
-terrapair build-labels --quiet --catalog /tmp/scenes/items.ndjson --config /tmp/labels.yaml \\
-  --output {data.root}
 terrapair node --config /tmp/run.yaml --run-id {_RUN_ID} --node {BEGIN}
 {self._nodes(_BEFORE)}"""
         self._cluster.call(plain_pod(self._job), "before", script)

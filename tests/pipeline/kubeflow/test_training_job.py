@@ -12,8 +12,12 @@ import yaml
 
 from beam_jobs.contracts import settings
 from beam_jobs.terminal import program
+from pipeline.config import load_text
+from pipeline.kubeflow.compiling import compile_pipeline
 from pipeline.kubeflow.config import PodConfig
 from pipeline.kubeflow.training_job import TrainingJob, manifests
+from pipeline.runners.node_record import BEGIN, REPORT
+from tests.data.runs import compiled_tasks
 from tests.data.servers import kubernetes_schema
 from tests.drills import two_workers
 
@@ -111,6 +115,23 @@ def test_in_the_drill_other_pods_know_nothing_of_workers():
     names = {one["name"] for one in two_workers.plain_pod(INDEXED)["containers"][0]["env"]}
     own = {one["name"] for one in CONTAINER["env"]}
     assert own - names == {"WORKER", "TF_CONFIG", "TERRAPAIR_WORKERS_DIR"}
+
+
+def test_the_drill_runs_every_node_of_its_pipeline(tmp_path):
+    database = {"host": "127.0.0.1", "port": 3306, "user": "root"}
+    text = two_workers.run_config("terrapair:1", "s3://bucket/run", database, {})
+    package = tmp_path / "run.yaml"
+    compile_pipeline(load_text(text, "drill", (), {}), package)
+    upstream = {
+        task.node: set(task.upstream)
+        for task in compiled_tasks.tasks(package, "drill", tmp_path / "outcomes")
+    }
+    seen = set()
+    own = [*two_workers._BEFORE, "Trainer", *two_workers._AFTER]
+    for node in (BEGIN, *(f"{kind}-{two_workers._TASK}" for kind in own), REPORT):
+        assert upstream[node] <= seen
+        seen.add(node)
+    assert seen == upstream.keys()
 
 
 def test_the_service_names_pods_that_are_not_ready_yet():
