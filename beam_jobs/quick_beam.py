@@ -94,23 +94,20 @@ class S3Client(boto3_client.Client):
             options = {name: getattr(view, name) for name in _S3_OPTIONS}
         environment = tuple(item for item in os.environ.items() if item[0].startswith("AWS_"))
         with _making_client:
-            self.client = _boto3_client(
-                tuple(options.items()), environment, os.getpid(), _local.number
-            )
-        self._download_request = self._download_stream = None
-        self._download_pos = 0
+            made = _made(tuple(options.items()), environment, os.getpid(), _local.number)
+        vars(self).update(vars(made))
 
 
 @functools.lru_cache(maxsize=2 * _NUM_S3_CLIENTS)
-def _boto3_client(
+def _made(
     options: tuple[tuple[str, Any], ...],
     environment: tuple[tuple[str, str], ...],
     process: int,
     number: int,
 ) -> Any:
-    """Return the boto3 client of a number in a process, for options and variables."""
+    """Return Beam's own client of a number in a process; nobody downloads with it."""
     del environment, process, number
-    return _BeamClient(dict(options)).client
+    return _BeamClient(dict(options))
 
 
 _BeamClient = boto3_client.Client

@@ -65,6 +65,21 @@ def test_the_state_of_a_step_is_known_by_its_class_but_for_methods_of_its_own():
     assert userstate.get_dofn_specs(Scale()) == (set(), set())
 
 
+def test_a_class_of_steps_is_looked_at_once_and_a_step_with_its_own_method_each_time():
+    looks = []
+
+    def look(step):
+        looks.append(step)
+        return set(), set()
+
+    remembered = quick_beam.remember_state(look)
+    one, two, replaced = Scale(), Scale(), Scale()
+    replaced.process = Count().process
+    for step in (one, two, replaced, replaced):
+        assert remembered(step) == (set(), set())
+    assert looks == [one, replaced, replaced]
+
+
 def test_calls_of_beams_s3_file_system_share_a_boto3_client_but_no_download(s3_folder):
     uri = f"{s3_folder}/one"
     with FileSystems.create(uri) as file:

@@ -476,21 +476,19 @@ def rasters(folder):
     }
 
 
+SMALL_WINDOWS = (
+    *("--set", "window.size_px=48", "--set", "window.margin_px=8", "--set", "window.blend_px=4"),
+    *("--set", "part_height_px=56", "--set", "part_width_px=56"),
+)
+
+
 def predict_remote(host, flood, scenes, output, *options):
     return program.run(
         [
             *("predict-remote", "--host", host, "--model", "flood", "--card", flood),
             *("--scenes", str(scenes), "--output", output, "--json"),
-            *("--set", "window.size_px=48", "--set", "window.margin_px=8"),
-            *(
-                "--set",
-                "window.blend_px=4",
-                "--set",
-                "part_height_px=56",
-                "--set",
-                "part_width_px=56",
-                *options,
-            ),
+            *SMALL_WINDOWS,
+            *options,
         ]
     )
 
@@ -499,11 +497,8 @@ def predict_remote(host, flood, scenes, output, *options):
 def local_maps(simulated, flood, tmp_path_factory):
     """Return the hashes of the maps that the model itself makes."""
     folder = tmp_path_factory.mktemp("here")
-    options = ("--set", "window.size_px=48", "--set", "window.margin_px=8")
-    options += ("--set", "window.blend_px=4", "--set", "part_height_px=56")
-    options += ("--set", "part_width_px=56")
     arguments = ("--model", flood, "--scenes", str(simulated), "--output", str(folder))
-    assert program.run(["predict", *arguments, *options, "--json"]) == 0
+    assert program.run(["predict", *arguments, *SMALL_WINDOWS, "--json"]) == 0
     assert len(rasters(folder)) == 6 * 3
     return rasters(folder)
 
