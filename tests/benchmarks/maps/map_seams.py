@@ -129,4 +129,4 @@ def _at_borders(ids: np.ndarray, lattice: object) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(of_model(sys.argv[1]), indent=2))
+    print(json.dumps(of_model(sys.argv[1]) if sys.argv[1:] else measure(), indent=2))
