@@ -32,10 +32,9 @@ def segment(model: Segmenter, inputs: Mapping[Any, Any]) -> dict[str, Any]:
         `probabilities` float32 [B, H, W, K] and `label` int32 [B, H, W], 255 = no data.
     """
     num_patches = tf.shape(next(iter(inputs.values())))[0]
-    for pixels in inputs.values():
-        check_size(pixels, model.stride)
+    cells = {sensor: whole_cells(pixels, model.stride) for sensor, pixels in inputs.items()}
     outputs = model(
-        {sensor: never_empty(pixels, model.stride) for sensor, pixels in inputs.items()},
+        {sensor: never_empty(pixels, model.stride) for sensor, pixels in cells.items()},
         training=False,
     )
     return {name: outputs[name][:num_patches] for name in ("probabilities", "label")}
@@ -92,8 +91,8 @@ def embed(encoder: SensorEncoder, head: keras.Model, pixels: Any) -> dict[str, A
         `features` float32 [B, h, w, D] and `embedding` float32 [B, E], unit norm.
     """
     num_patches = tf.shape(pixels)[0]
-    check_size(pixels, encoder.stride)
-    outputs = encoder(never_empty(pixels, encoder.stride), training=False)
+    cells = whole_cells(pixels, encoder.stride)
+    outputs = encoder(never_empty(cells, encoder.stride), training=False)
     embedding = head(outputs["pooled"], training=False)
     return {
         "features": outputs["features"][:num_patches],
@@ -117,16 +116,20 @@ def never_empty(pixels: Any, stride: int) -> Any:
     return tf.ensure_shape(filled, [None, None, None, pixels.shape[-1]])
 
 
-def check_size(pixels: Any, stride: int) -> None:
-    """Refuse pixels [B, H, W, C] whose H or W is not a multiple of `stride`.
+def whole_cells(pixels: Any, stride: int) -> Any:
+    """Return pixels [B, H, W, C] as they are, after a check of H and W.
 
-    The check is part of the graph. Without it the skips of the decoder would fail with
-    a message about shapes.
+    The check is part of the graph, and the returned tensor waits for it. Without the
+    check the skips of the decoder would fail with a message about shapes; without the
+    wait they sometimes fail before it.
 
     Raises:
-        tf.errors.InvalidArgumentError: when the graph runs.
+        tf.errors.InvalidArgumentError: when the graph runs, if H or W is not a multiple
+            of `stride`.
     """
     size = tf.shape(pixels)[1:3]
-    tf.debugging.assert_equal(
+    check = tf.debugging.assert_equal(
         size % stride, [0, 0], f"height and width must be multiples of {stride}"
     )
+    with tf.control_dependencies([check]):
+        return tf.identity(pixels)

@@ -90,3 +90,13 @@ def test_no_pixels_give_no_labels_and_no_embeddings(segmenter, height, width):
         outputs = embed(tf.zeros([0, height, width, num_bands]))
         assert outputs["features"].shape == (0, expected[0] // 16, expected[1] // 16, 128)
         assert outputs["embedding"].shape == (0, 8)
+
+
+def test_no_layer_reads_pixels_before_their_size_is_checked(segmenter):
+    """Else a client sometimes gets a layer's message about shapes, by thread timing."""
+    traced = tf.function(signatures.pixels_endpoint(segmenter), autograph=False)
+    inputs = traced.get_concrete_function(*signatures.pixel_specs(segmenter)).inputs[:2]
+    for pixels in inputs:
+        readers = [op for op in pixels.consumers() if op.type != "Shape"]
+        assert [op.type for op in readers] == ["Identity"]
+        assert ["assert" in op.name for op in readers[0].control_inputs] == [True]
