@@ -1,7 +1,8 @@
 """Check what is published against programs of others, which are installed apart.
 
 Arguments are names of checks; without any, all of `CHECKS` run. Each prints one JSON
-line, and one that fails raises. The docstring of each check says what it needs.
+line. The docstring of each check says what it needs. Exit code 1: a check failed, or
+lacks what it needs; the others run all the same. Exit code 2: no check has that name.
 """
 
 import json
@@ -16,6 +17,22 @@ CHECKS = {
     "cron": cron_dates.check,
 }
 
+
+def main(names: list[str]) -> int:
+    """Run the checks with these names, or all, and return the exit code."""
+    if unknown := set(names) - set(CHECKS):
+        known = ", ".join(CHECKS)
+        print(f"error: no check {', '.join(sorted(unknown))}; there are {known}", file=sys.stderr)
+        return 2
+    exit_code = 0
+    for name in names or CHECKS:
+        try:
+            print(json.dumps({"check": name, **CHECKS[name]()}), flush=True)
+        except (RuntimeError, ValueError) as error:
+            print(f"error: {name}: {error}", file=sys.stderr, flush=True)
+            exit_code = 1
+    return exit_code
+
+
 if __name__ == "__main__":
-    for name in sys.argv[1:] or CHECKS:
-        print(json.dumps({"check": name, **CHECKS[name]()}), flush=True)
+    sys.exit(main(sys.argv[1:]))

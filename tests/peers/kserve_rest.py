@@ -120,13 +120,15 @@ def _server(model: str) -> Iterator[str]:
     port = model_server.free_port()
     script = Path(__file__).with_name("kserve_server.py")
     command = [os.environ[PYTHON_VARIABLE], str(script), str(port), "flood", model]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    try:
-        while _status(f"http://127.0.0.1:{port}/v1/models/flood", None) != "200":
-            if process.poll() is not None:
-                raise RuntimeError(f"KServe does not start: {process.communicate()[1].decode()}")
-            time.sleep(0.2)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.communicate()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)
+        try:
+            while _status(f"http://127.0.0.1:{port}/v1/models/flood", None) != "200":
+                if process.poll() is not None:
+                    log.seek(0)
+                    raise RuntimeError(f"KServe does not start: {log.read().decode()}")
+                time.sleep(0.2)
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.kill()
+            process.wait()
