@@ -6,6 +6,7 @@ lacks what it needs; the others run all the same. Exit code 2: no check has that
 """
 
 import json
+import subprocess
 import sys
 
 from tests.peers import api_server, cron_dates, kserve_rest, openvino_numbers
@@ -28,7 +29,7 @@ def main(names: list[str]) -> int:
     for name in names or CHECKS:
         try:
             print(json.dumps({"check": name, **CHECKS[name]()}), flush=True)
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, OSError, subprocess.SubprocessError) as error:
             print(f"error: {name}: {error}", file=sys.stderr, flush=True)
             exit_code = 1
     return exit_code
